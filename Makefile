@@ -1,0 +1,45 @@
+# All of the project's commands; "make help" lists them. The work is done by
+# scripts, each of which says at its top what it does.
+
+PREFIX ?= /usr/local
+export PREFIX
+
+.PHONY: all deps install patches style lab run check check-unit check-qtest \
+        check-functional check-upstream clean help
+
+all: ## build QEMU (the default): build/qemu/qemu-system-x86_64 and its tools
+	@scripts/deps --check
+	@scripts/build
+
+deps: ## install the Debian packages that are missing (as root)
+	@scripts/deps
+
+install: ## install QEMU under PREFIX (default /usr/local); DESTDIR is heeded
+	@scripts/deps --check
+	@scripts/build --install
+
+patches: ## write the commits of build/src/qemu back to patches/qemu
+	@scripts/patches
+
+style: ## QEMU's checkpatch over our files and patches
+	@scripts/deps --check
+	@scripts/style
+
+lab: deps ## start the lab's host: a shell there, or CMD="..."
+	@scripts/build
+	@lab/run $(if $(CMD),-- $(CMD))
+
+run: deps ## show the project at work in the lab; ARGS="..." are passed on
+	@scripts/run $(ARGS)
+
+check: deps ## all tests; the parts are check-unit, -qtest, -functional, -upstream
+	@scripts/check
+
+check-unit check-qtest check-functional check-upstream: deps
+	@scripts/check $(@:check-%=%)
+
+clean: ## remove what was built here, but for build/src, which may hold your work
+	rm -rf build/qemu build/lab build/lab-out build/configure.log
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
