@@ -1,0 +1,22 @@
+/*
+ * KVM guest_memfd: what other code calls, in a QEMU without KVM
+ *
+ * Copyright (c) 2026 The qemu-gmem developers
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "system/kvm_gmem.h"
+
+int kvm_gmem_create_mmap(uint64_t size, Error **errp)
+{
+    error_setg(errp, "this QEMU is built without KVM");
+    return -1;
+}
+
+GuestMemfdSlotList *kvm_gmem_query_slots(const RAMBlock *rb)
+{
+    return NULL;
+}

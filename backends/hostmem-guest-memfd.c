@@ -1,0 +1,267 @@
+/*
+ * QEMU host memory backend: guest RAM in KVM's guest_memfd
+ *
+ * HostMemoryBackendGuestMemfd is a HostMemoryBackend whose one RAM block is a
+ * guest_memfd, created by accel/kvm/kvm-gmem.c and mapped shared, so that QEMU,
+ * its devices and vhost-user processes reach the same pages that KVM maps into
+ * the guest through the file.  It adds no property: it is the common ones that
+ * work or are refused here, when the object is created.
+ *
+ * Copyright (c) 2026 The qemu-gmem developers
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include "hw/boards.h"
+#include "qapi/error.h"
+#include "qapi/qapi-commands-guest-memfd.h"
+#include "qapi/util.h"
+#include "qemu/cutils.h"
+#include "qemu/module.h"
+#include "qom/object.h"
+#include "qom/object_interfaces.h"
+#include "system/hostmem.h"
+#include "system/kvm.h"
+#include "system/kvm_gmem.h"
+#include "trace.h"
+
+#ifdef CONFIG_NUMA
+#include <numaif.h>
+#endif
+
+/* cachestat(2), since Linux 6.5: asm-generic/unistd.h and linux/mman.h */
+#ifndef __NR_cachestat
+#define __NR_cachestat 451
+#endif
+struct guest_memfd_cachestat_range {
+    uint64_t off;
+    uint64_t len;
+};
+struct guest_memfd_cachestat {
+    uint64_t nr_cache;
+    uint64_t nr_dirty;
+    uint64_t nr_writeback;
+    uint64_t nr_evicted;
+    uint64_t nr_recently_evicted;
+};
+
+#define TYPE_MEMORY_BACKEND_GUEST_MEMFD "memory-backend-guest-memfd"
+
+OBJECT_DECLARE_SIMPLE_TYPE(HostMemoryBackendGuestMemfd,
+                           MEMORY_BACKEND_GUEST_MEMFD)
+
+struct HostMemoryBackendGuestMemfd {
+    HostMemoryBackend parent_obj;
+};
+
+#ifdef CONFIG_NUMA
+/*
+ * Does the kernel honour an mbind() of this file?  Before Linux 6.19, mbind()
+ * of a guest_memfd mapping succeeds, but the policy stays with the mapping
+ * and pages are allocated without it.  Where it belongs to the file, another
+ * mapping reports it.
+ *
+ * True as well where mbind() fails: the caller's own mbind() says why.
+ */
+static bool guest_memfd_honours_policy(HostMemoryBackend *backend, int fd)
+{
+    const size_t len = qemu_real_host_page_size();
+    bool honours = true;
+    void *set, *get = MAP_FAILED;
+    int mode = MPOL_DEFAULT;
+
+    set = mmap(NULL, len, PROT_READ, MAP_SHARED, fd, 0);
+    if (set == MAP_FAILED) {
+        return true;
+    }
+    get = mmap(NULL, len, PROT_READ, MAP_SHARED, fd, 0);
+    if (get != MAP_FAILED &&
+        !mbind(set, len, backend->policy, backend->host_nodes, MAX_NODES + 1,
+               0) &&
+        !get_mempolicy(&mode, NULL, 0, get, MPOL_F_ADDR)) {
+        honours = mode != MPOL_DEFAULT;
+    }
+    if (get != MAP_FAILED) {
+        munmap(get, len);
+    }
+    munmap(set, len);
+    return honours;
+}
+#endif
+
+static bool guest_memfd_backend_check_size(HostMemoryBackend *backend,
+                                           Error **errp)
+{
+    const uint64_t host_size = qemu_get_host_physmem();
+    const size_t page_size = qemu_real_host_page_size();
+
+    if (!backend->size) {
+        error_setg(errp, "property 'size' is missing: give the size of the "
+                   "memory, as in size=4G");
+        return false;
+    }
+    if (!QEMU_IS_ALIGNED(backend->size, page_size)) {
+        error_setg(errp, "property 'size' is %" PRIu64 ", which is not a "
+                   "multiple of the host's page size: make it a multiple of "
+                   "%zu", backend->size, page_size);
+        return false;
+    }
+    /*
+     * guest_memfd pages can be neither swapped out nor reclaimed: the
+     * allocation would not fail, it would have the kernel kill processes.
+     */
+    if (backend->prealloc && host_size && backend->size > host_size) {
+        g_autofree char *want = size_to_str(backend->size);
+        g_autofree char *have = size_to_str(host_size);
+
+        error_setg(errp, "property 'prealloc' is on and 'size' is %s, but the "
+                   "host has %s of memory: make 'size' smaller or set "
+                   "prealloc=off", want, have);
+        return false;
+    }
+    return true;
+}
+
+static bool guest_memfd_backend_alloc(HostMemoryBackend *backend, Error **errp)
+{
+    g_autofree char *name = host_memory_backend_get_name(backend);
+    uint32_t ram_flags = RAM_SHARED | RAM_GUEST_MEMFD_MMAP;
+    int fd;
+
+    if (!kvm_enabled()) {
+        error_setg(errp, TYPE_MEMORY_BACKEND_GUEST_MEMFD " needs KVM: start "
+                   "QEMU with '-accel kvm', or use memory-backend-memfd with "
+                   "other accelerators");
+        return false;
+    }
+    if (current_machine->cgs) {
+        error_setg(errp, TYPE_MEMORY_BACKEND_GUEST_MEMFD " does not work with "
+                   "'-machine confidential-guest-support' yet: use "
+                   "memory-backend-memfd or memory-backend-ram, which get "
+                   "private memory of their own");
+        return false;
+    }
+    if (!backend->share) {
+        error_setg(errp, "property 'share' is off, but a guest_memfd is always "
+                   "shared with KVM: set share=on or leave it out");
+        return false;
+    }
+    if (!guest_memfd_backend_check_size(backend, errp)) {
+        return false;
+    }
+
+    fd = kvm_gmem_create_mmap(backend->size, errp);
+    if (fd < 0) {
+        return false;
+    }
+
+#ifdef CONFIG_NUMA
+    if (backend->policy != HOST_MEM_POLICY_DEFAULT &&
+        !bitmap_empty(backend->host_nodes, MAX_NODES) &&
+        !guest_memfd_honours_policy(backend, fd)) {
+        error_setg(errp, "properties 'policy' and 'host-nodes' have no effect "
+                   "on a guest_memfd of this host's kernel: it takes Linux "
+                   "6.19 or newer; leave them out or use "
+                   "memory-backend-memfd");
+        close(fd);
+        return false;
+    }
+#endif
+
+    ram_flags |= backend->reserve ? 0 : RAM_NORESERVE;
+    if (!memory_region_init_ram_from_fd(&backend->mr, OBJECT(backend), name,
+                                        backend->size, ram_flags, fd, 0,
+                                        errp)) {
+        close(fd);
+        return false;
+    }
+    trace_guest_memfd_backend_alloc(name, fd, backend->size);
+    return true;
+}
+
+/*
+ * Bytes that the file holds, or -1.  guest_memfd does not maintain st_blocks,
+ * and SEEK_DATA is not offered; the page cache is the file's only storage.
+ */
+static int64_t guest_memfd_allocated(int fd)
+{
+    struct guest_memfd_cachestat_range range = { 0, 0 /* to the end */ };
+    struct guest_memfd_cachestat stat;
+
+    if (syscall(__NR_cachestat, fd, &range, &stat, 0)) {
+        return -1;
+    }
+    return stat.nr_cache * qemu_real_host_page_size();
+}
+
+static int guest_memfd_query(Object *obj, void *opaque)
+{
+    GuestMemfdInfoList ***tail = opaque;
+    HostMemoryBackend *backend;
+    GuestMemfdInfo *info;
+    int64_t allocated;
+    RAMBlock *rb;
+
+    if (!object_dynamic_cast(obj, TYPE_MEMORY_BACKEND_GUEST_MEMFD)) {
+        return 0;
+    }
+    backend = MEMORY_BACKEND(obj);
+    if (!host_memory_backend_mr_inited(backend)) {
+        return 0;
+    }
+    rb = backend->mr.ram_block;
+    allocated = guest_memfd_allocated(rb->fd);
+
+    info = g_new0(GuestMemfdInfo, 1);
+    info->id = g_strdup(object_get_canonical_path_component(obj));
+    info->size = backend->size;
+    info->has_allocated = allocated >= 0;
+    info->allocated = MAX(allocated, 0);
+    info->slots = kvm_gmem_query_slots(rb);
+    QAPI_LIST_APPEND(*tail, info);
+    return 0;
+}
+
+GuestMemfdInfoList *qmp_query_guest_memfd(Error **errp)
+{
+    GuestMemfdInfoList *list = NULL, **tail = &list;
+
+    object_child_foreach(object_get_objects_root(), guest_memfd_query, &tail);
+    return list;
+}
+
+static void guest_memfd_backend_instance_init(Object *obj)
+{
+    HostMemoryBackend *backend = MEMORY_BACKEND(obj);
+
+    backend->share = true;
+    /* Not even tried, although 'mem-merge' of -machine is on by default. */
+    backend->merge = false;
+}
+
+static void guest_memfd_backend_class_init(ObjectClass *oc, const void *data)
+{
+    HostMemoryBackendClass *bc = MEMORY_BACKEND_CLASS(oc);
+
+    bc->alloc = guest_memfd_backend_alloc;
+    bc->no_merge = "KSM cannot merge the pages of a guest_memfd; set "
+                   "merge=off or leave it out";
+}
+
+static const TypeInfo guest_memfd_backend_info = {
+    .name = TYPE_MEMORY_BACKEND_GUEST_MEMFD,
+    .parent = TYPE_MEMORY_BACKEND,
+    .instance_init = guest_memfd_backend_instance_init,
+    .class_init = guest_memfd_backend_class_init,
+    .instance_size = sizeof(HostMemoryBackendGuestMemfd),
+};
+
+static void register_types(void)
+{
+    type_register_static(&guest_memfd_backend_info);
+}
+
+type_init(register_types);

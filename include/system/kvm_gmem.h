@@ -1,0 +1,91 @@
+/*
+ * KVM guest_memfd: creating the file, binding memslots to it
+ *
+ * A RAM block that is flagged RAM_GUEST_MEMFD_MMAP is backed by a guest_memfd
+ * that QEMU itself has mapped: RAMBlock.fd is the guest_memfd.  Each memslot
+ * over such a block is either *bound* to the file (KVM_MEM_GUEST_MEMFD) or,
+ * where KVM refuses that, registered *by address* over QEMU's mapping of the
+ * same pages.  docs/devel/guest-memfd.rst has the rules.
+ *
+ * Copyright (c) 2026 The qemu-gmem developers
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef SYSTEM_KVM_GMEM_H
+#define SYSTEM_KVM_GMEM_H
+
+#include "qapi/qapi-types-guest-memfd.h"
+#include "system/ramblock.h"
+
+struct KVMMemoryListener;
+struct KVMSlot;
+
+/**
+ * kvm_gmem_create_mmap: create a guest_memfd that QEMU can map
+ *
+ * @size: size of the file in bytes, a multiple of the host's page size
+ * @errp: set on failure; the message says what the host lacks
+ *
+ * All pages of the file are shared from the start.  The file belongs to this
+ * process's VM: another VM cannot bind it.
+ *
+ * Returns: the file descriptor, or -1.
+ */
+int kvm_gmem_create_mmap(uint64_t size, Error **errp);
+
+/**
+ * kvm_gmem_query_slots: list the memslots over a RAM block
+ *
+ * @rb: a block with RAM_GUEST_MEMFD_MMAP
+ *
+ * Called with the BQL held.
+ *
+ * Returns: a list, by address space and slot number; NULL if there are none.
+ */
+GuestMemfdSlotList *kvm_gmem_query_slots(const RAMBlock *rb);
+
+/*
+ * For accel/kvm/kvm-all.c alone.  All are called with the BQL and
+ * KVMMemoryListener's slots_lock held.
+ */
+
+/**
+ * kvm_gmem_slot_init: complete a new slot that may lie over a guest_memfd
+ *
+ * @kml: the listener that owns @slot
+ * @slot: the slot; address, size, RAM pointer and flags are set, but KVM does
+ *        not know it yet.  On return its flags say if it is to be bound.
+ * @rb: the RAM block below
+ */
+void kvm_gmem_slot_init(struct KVMMemoryListener *kml, struct KVMSlot *slot,
+                        const RAMBlock *rb);
+
+/**
+ * kvm_gmem_slot_set_flags: decide if a slot is to be bound
+ *
+ * @kml: the listener that owns @slot
+ * @slot: the slot, whose flags have just been computed anew; gains
+ *        KVM_MEM_GUEST_MEMFD if it can be bound
+ */
+void kvm_gmem_slot_set_flags(struct KVMMemoryListener *kml,
+                             struct KVMSlot *slot);
+
+/**
+ * kvm_gmem_commit_pending: is there a slot to bind at the next commit?
+ *
+ * @kml: the listener to look at
+ *
+ * Also called without slots_lock.
+ */
+bool kvm_gmem_commit_pending(const struct KVMMemoryListener *kml);
+
+/**
+ * kvm_gmem_commit: bind what could not be bound until other slots went away
+ *
+ * @kml: the listener whose slots have changed
+ * @inhibited: the caller has inhibited accelerator ioctls
+ */
+void kvm_gmem_commit(struct KVMMemoryListener *kml, bool inhibited);
+
+#endif
