@@ -1,0 +1,128 @@
+/*
+ * The payload's test cases. A new one is a function and a line in the table.
+ */
+#include "payload.h"
+
+/* The pattern: what a word at an address has, by seed (splitmix64's mixing). */
+static uint64_t pattern(const uint64_t *at, uint64_t seed)
+{
+    uint64_t x = (uintptr_t)at + seed * 0x9e3779b97f4a7c15;
+
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9;
+    x = (x ^ x >> 27) * 0x94d049bb133111eb;
+    return x ^ x >> 31;
+}
+
+static const char *run_hello(void)
+{
+    say("hello\n");
+    return NULL;
+}
+
+static const char *run_fill(void)
+{
+    uint64_t *p, *end, seed = arg("seed", 0);
+    const char *why = arg_range(&p, &end);
+
+    for (; !why && p < end; p++) {
+        *p = pattern(p, seed);
+    }
+    return why;
+}
+
+static const char *run_verify(void)
+{
+    uint64_t *p, *end, seed = arg("seed", 0);
+    const char *why = arg_range(&p, &end);
+
+    for (; !why && p < end; p++) {
+        uint64_t value = *p;
+        if (value != pattern(p, seed)) {
+            say("# at %x: %x, not %x\n", (uintptr_t)p, value, pattern(p, seed));
+            return "wrong contents";
+        }
+    }
+    return why;
+}
+
+static const char *run_checksum(void)
+{
+    uint64_t *p, *end, sum = 0xcbf29ce484222325;
+    const char *why = arg_range(&p, &end);
+
+    if (why) {
+        return why;
+    }
+    while (p < end) {
+        sum = (sum ^ *p++) * 0x100000001b3;     /* FNV-1a, by words */
+    }
+    say("checksum %x\n", sum);
+    return NULL;
+}
+
+/* Each page gets a number that is its own in each pass. */
+static const char *run_dirty(void)
+{
+    uint64_t passes = arg("passes", UINT64_MAX), step = arg("step", 4096) / 8;
+    uint64_t *start, *end;
+    const char *why = arg_range(&start, &end);
+
+    if (why) {
+        return why;
+    }
+    if (!step) {
+        return "step= must be at least 8";
+    }
+    for (uint64_t pass = 1; pass <= passes; pass++) {
+        for (volatile uint64_t *p = start; p < end; p += step) {
+            *p = ((uintptr_t)p >> 12) << 32 | (uint32_t)pass;
+        }
+        for (volatile uint64_t *p = start; p < end; p += step) {
+            uint64_t value = *p, want = ((uintptr_t)p >> 12) << 32 | (uint32_t)pass;
+            if (value != want) {
+                say("FAIL: pass %u, at %x: %x, not %x\n", pass, (uintptr_t)p, value, want);
+                return "a write was lost";
+            }
+        }
+        say("pass %u\n", pass);
+    }
+    return NULL;
+}
+
+/* Boots count= more times; a byte of CMOS RAM, which no reset clears, counts. */
+static const char *run_reset(void)
+{
+    const uint8_t at = 0x6f;
+    uint64_t count = arg("count", 1);
+    uint8_t boots;
+
+    outb(0x70, at);
+    boots = inb(0x71);
+    say("boot %u\n", (uint64_t)boots);
+    outb(0x70, at);
+    if (boots == count) {
+        outb(0x71, 0);
+        return NULL;
+    }
+    outb(0x71, boots + 1);
+    if (arg("keyboard", 0)) {
+        outb(0x64, 0xfe);
+    } else {
+        outb(0xcf9, 2);
+        outb(0xcf9, 6);
+    }
+    for (;;) {
+        asm volatile("hlt");
+    }
+}
+
+const struct test_case cases[] = {
+    { "hello", run_hello, "says hello" },
+    { "fill", run_fill, "base=,size=[,seed=]: writes a pattern" },
+    { "verify", run_verify, "base=,size=[,seed=]: checks the pattern that fill wrote" },
+    { "checksum", run_checksum, "base=,size=: says a checksum of the range" },
+    { "dirty", run_dirty,
+      "base=,size=[,step=4K][,passes=]: rewrites a word per page and checks it, again and again" },
+    { "reset", run_reset, "[count=1][,keyboard=1]: resets the machine count times" },
+    { NULL }
+};
