@@ -10,7 +10,7 @@ APT_DIR=$CACHE/apt
 # both formats; sources.list comes first, then sources.list.d by name.
 apt_machine_sources()
 {
-    local etc=${GMEM_APT_ETC:-/etc/apt} f
+    local etc=/etc/apt f
 
     for f in "$etc"/sources.list "$etc"/sources.list.d/*.list; do
         [ -f "$f" ] || continue
@@ -110,7 +110,7 @@ apt_update()
         return 0
     fi
     say "apt: reading the package indexes (own directories, in $APT_DIR)"
-    if apt_run apt-get -o APT::Get::List-Cleanup=true update >&2; then
+    if apt_run apt-get -o APT::Update::Error-Mode=any update >&2; then
         touch "$APT_DIR/updated"
     else
         say "apt: not every index could be read; going on with what is there"
