@@ -9,9 +9,10 @@
  * bound later, when the reason is gone.
  *
  * Which slots get bound follows from the slots alone (no history): of all that
- * KVM would accept in address space 0, the largest first, then the lowest.
+ * KVM would accept in address space 0, those that kvm-gmem-bind.c chooses.
  * Only address space 0 is considered: it is the one vCPUs run in, and so SMM's
- * copy can never take a range from it.
+ * copy can never take a range from it.  A slot that KVM refuses to bind in
+ * spite of all that stays by address until its flags change.
  *
  * Copyright (c) 2026 The qemu-gmem developers
  *
@@ -22,11 +23,12 @@
 #include <linux/kvm.h>
 #include "qapi/error.h"
 #include "qapi/util.h"
-#include "qemu/range.h"
+#include "qemu/error-report.h"
 #include "system/accel-blocker.h"
 #include "system/kvm.h"
 #include "system/kvm_gmem.h"
 #include "system/kvm_int.h"
+#include "kvm-gmem-bind.h"
 #include "trace.h"
 
 /* What a slot cannot have and be bound: kvm_set_memory_region() in Linux */
@@ -84,39 +86,63 @@ static bool kvm_gmem_slot_bindable(const KVMMemoryListener *kml,
                                    const KVMSlot *slot)
 {
     return slot->guest_memfd_mmap && slot->memory_size && kml->as_id == 0 &&
-           !(slot->flags & KVM_GMEM_UNBINDABLE);
+           !slot->guest_memfd_refused && !(slot->flags & KVM_GMEM_UNBINDABLE);
 }
 
-/* Do two slots over a guest_memfd have part of the file in common? */
-static bool kvm_gmem_slots_alias(const KVMSlot *a, const KVMSlot *b)
+static KVMGmemView kvm_gmem_slot_view(const KVMSlot *slot)
 {
-    return a->guest_memfd == b->guest_memfd &&
-           ranges_overlap(a->guest_memfd_offset, a->memory_size,
-                          b->guest_memfd_offset, b->memory_size);
+    return (KVMGmemView) {
+        .fd = slot->guest_memfd,
+        .offset = slot->guest_memfd_offset,
+        .size = slot->memory_size,
+        .address = slot->start_addr,
+    };
 }
 
 void kvm_gmem_slot_set_flags(KVMMemoryListener *kml, KVMSlot *slot)
 {
+    KVMGmemView view = kvm_gmem_slot_view(slot);
     int i;
 
+    slot->guest_memfd_refused = false;
     if (!kvm_gmem_slot_bindable(kml, slot)) {
         return;
     }
     for (i = 0; i < kml->nr_slots_allocated; i++) {
         const KVMSlot *other = &kml->slots[i];
 
-        if (other != slot && kvm_gmem_slot_bound(other) &&
-            kvm_gmem_slots_alias(other, slot)) {
-            return;
+        if (other != slot && kvm_gmem_slot_bound(other)) {
+            KVMGmemView bound = kvm_gmem_slot_view(other);
+
+            if (kvm_gmem_views_alias(&bound, &view)) {
+                return;
+            }
         }
     }
     slot->flags |= KVM_MEM_GUEST_MEMFD;
+}
+
+bool kvm_gmem_slot_refused(KVMSlot *slot, int error)
+{
+    if (!kvm_gmem_slot_bound(slot)) {
+        return false;
+    }
+    warn_report_once("KVM refused to bind a memory slot to its guest_memfd "
+                     "(%s): the guest's memory is registered by address "
+                     "there; 'query-guest-memfd' lists such slots",
+                     strerror(-error));
+    trace_kvm_gmem_slot_refused(slot->slot, slot->start_addr,
+                                slot->memory_size, error);
+    slot->flags &= ~KVM_MEM_GUEST_MEMFD;
+    slot->guest_memfd_refused = true;
+    return true;
 }
 
 void kvm_gmem_slot_init(KVMMemoryListener *kml, KVMSlot *slot,
                         const RAMBlock *rb)
 {
     slot->guest_memfd_mmap = rb->flags & RAM_GUEST_MEMFD_MMAP;
+    slot->guest_memfd_refused = false;
     if (!slot->guest_memfd_mmap) {
         return;
     }
@@ -139,17 +165,6 @@ bool kvm_gmem_commit_pending(const KVMMemoryListener *kml)
     return false;
 }
 
-/* Largest first, so that a small alias never keeps main memory unbound. */
-static gint kvm_gmem_slot_order(gconstpointer pa, gconstpointer pb)
-{
-    const KVMSlot *a = *(const KVMSlot **)pa, *b = *(const KVMSlot **)pb;
-
-    if (a->memory_size != b->memory_size) {
-        return a->memory_size > b->memory_size ? -1 : 1;
-    }
-    return a->start_addr < b->start_addr ? -1 : a->start_addr > b->start_addr;
-}
-
 static void kvm_gmem_slot_rebind(KVMMemoryListener *kml, KVMSlot *slot,
                                  bool bind)
 {
@@ -164,34 +179,33 @@ static void kvm_gmem_slot_rebind(KVMMemoryListener *kml, KVMSlot *slot,
 
 void kvm_gmem_commit(KVMMemoryListener *kml, bool inhibited)
 {
-    g_autoptr(GPtrArray) bindable = NULL;
-    g_autoptr(GPtrArray) chosen = NULL;
-    g_autoptr(GPtrArray) losers = NULL;
-    int i, j;
+    g_autoptr(GPtrArray) slots = NULL;
+    g_autofree KVMGmemView *views = NULL;
+    bool changes = false;
+    int i;
 
     if (!kvm_gmem_commit_pending(kml)) {
         return;
     }
 
-    bindable = g_ptr_array_new();
-    chosen = g_ptr_array_new();
-    losers = g_ptr_array_new();
+    slots = g_ptr_array_new();
     for (i = 0; i < kml->nr_slots_allocated; i++) {
         if (kvm_gmem_slot_bindable(kml, &kml->slots[i])) {
-            g_ptr_array_add(bindable, &kml->slots[i]);
+            g_ptr_array_add(slots, &kml->slots[i]);
         }
     }
-    g_ptr_array_sort(bindable, kvm_gmem_slot_order);
-
-    for (i = 0; i < bindable->len; i++) {
-        KVMSlot *slot = g_ptr_array_index(bindable, i);
-
-        for (j = 0; j < chosen->len; j++) {
-            if (kvm_gmem_slots_alias(slot, g_ptr_array_index(chosen, j))) {
-                break;
-            }
-        }
-        g_ptr_array_add(j == chosen->len ? chosen : losers, slot);
+    views = g_new(KVMGmemView, slots->len);
+    for (i = 0; i < slots->len; i++) {
+        views[i] = kvm_gmem_slot_view(g_ptr_array_index(slots, i));
+    }
+    kvm_gmem_choose(views, slots->len);
+    for (i = 0; i < slots->len; i++) {
+        changes |= views[i].chosen !=
+                   kvm_gmem_slot_bound(g_ptr_array_index(slots, i));
+    }
+    /* As long as there is an alias, each commit comes here. */
+    if (!changes) {
+        return;
     }
 
     /*
@@ -201,17 +215,17 @@ void kvm_gmem_commit(KVMMemoryListener *kml, bool inhibited)
     if (!inhibited) {
         accel_ioctl_inhibit_begin();
     }
-    for (i = 0; i < losers->len; i++) {
-        KVMSlot *slot = g_ptr_array_index(losers, i);
+    for (i = 0; i < slots->len; i++) {
+        KVMSlot *slot = g_ptr_array_index(slots, i);
 
-        if (kvm_gmem_slot_bound(slot)) {
+        if (!views[i].chosen && kvm_gmem_slot_bound(slot)) {
             kvm_gmem_slot_rebind(kml, slot, false);
         }
     }
-    for (i = 0; i < chosen->len; i++) {
-        KVMSlot *slot = g_ptr_array_index(chosen, i);
+    for (i = 0; i < slots->len; i++) {
+        KVMSlot *slot = g_ptr_array_index(slots, i);
 
-        if (!kvm_gmem_slot_bound(slot)) {
+        if (views[i].chosen && !kvm_gmem_slot_bound(slot)) {
             kvm_gmem_slot_rebind(kml, slot, true);
         }
     }
@@ -230,6 +244,9 @@ static GuestMemfdBinding kvm_gmem_slot_binding(const KVMSlot *slot)
     }
     if (slot->flags & KVM_MEM_LOG_DIRTY_PAGES) {
         return GUEST_MEMFD_BINDING_DIRTY_LOG;
+    }
+    if (slot->guest_memfd_refused) {
+        return GUEST_MEMFD_BINDING_REFUSED;
     }
     return GUEST_MEMFD_BINDING_ALIAS;
 }

@@ -72,6 +72,17 @@ void kvm_gmem_slot_set_flags(struct KVMMemoryListener *kml,
                              struct KVMSlot *slot);
 
 /**
+ * kvm_gmem_slot_refused: KVM did not take a slot; shall it be tried again?
+ *
+ * @slot: the slot, not known to KVM
+ * @error: KVM's answer, a negative errno
+ *
+ * Returns: true if @slot was to be bound.  Its flags then say "by address",
+ *          and it stays so until kvm_gmem_slot_set_flags().
+ */
+bool kvm_gmem_slot_refused(struct KVMSlot *slot, int error);
+
+/**
  * kvm_gmem_commit_pending: is there a slot to bind at the next commit?
  *
  * @kml: the listener to look at
