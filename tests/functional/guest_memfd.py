@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# Base class of the tests of memory-backend-guest-memfd with whole guests
+#
+# Copyright (c) 2026 The qemu-gmem developers
+#
+# The guests are the lab's: QEMU_TEST_GMEM_GUESTS is a directory with bzImage,
+# guest-initramfs.cpio and payload.elf.  Where KVM cannot run them the tests
+# are skipped, or fail if QEMU_TEST_GMEM_REQUIRED is set.
+
+import logging
+import os
+import re
+import time
+
+from qemu_test import QemuSystemTest
+
+MIB = 1 << 20
+GUEST_FAILED = re.compile(rb'Kernel panic.*|guest: FAIL.*|^FAIL.*|^not ok .*',
+                          re.MULTILINE)
+
+console_log = logging.getLogger('console')
+
+
+class Console:
+    """What a guest writes, and how to answer; each wait has a time limit."""
+
+    def __init__(self, test, vm):
+        self.test = test
+        self.socket = vm.console_socket
+        self.pending = b''
+
+    def expect(self, pattern, timeout=120):
+        """Reads on until the pattern has come; returns its match."""
+        pattern = re.compile(pattern.encode(), re.MULTILINE)
+        deadline = time.monotonic() + timeout
+        while True:
+            match = pattern.search(self.pending)
+            failed = GUEST_FAILED.search(self.pending,
+                                         0, match.end() if match else -1)
+            if failed:
+                self.test.fail(f'the guest says: {failed[0].decode()}')
+            if match:
+                self.pending = self.pending[match.end():]
+                return match
+            self.socket.settimeout(max(deadline - time.monotonic(), 0.001))
+            try:
+                data = self.socket.recv(65536)
+            except TimeoutError:
+                self.fail(f'nothing like {pattern.pattern} on the console '
+                          f'within {timeout} s')
+            if not data:
+                self.fail(f'QEMU ended before {pattern.pattern} on the console')
+            console_log.debug(data)
+            self.pending += data
+
+    def fail(self, why):
+        self.test.fail(f'{why}; the last was: {self.pending[-300:]}')
+
+    def run(self, command, timeout=120):
+        """Runs a command in the small Linux guest; returns its output."""
+        self.socket.sendall(command.encode() + b'\n')
+        match = self.expect(r'([^\0]*?)^guest: done (\d+)$', timeout)
+        output = match[1].decode(errors='replace').strip()
+        if match[2] != b'0':
+            self.test.fail(f'"{command}" in the guest ended with status '
+                           f'{match[2].decode()}: {output}')
+        return output
+
+    def number(self, command, timeout=120):
+        """As run(), for a command that prints one number."""
+        return int(self.run(command, timeout))
+
+
+class GuestMemfdTest(QemuSystemTest):
+
+    kvm_works = {}      # by QEMU binary: None, or why not
+
+    @classmethod
+    def add_cases(cls, method, cases):
+        """A test for each case: a name, and arguments of the method."""
+        def add(name, args):
+            def test(self):
+                getattr(self, method)(*args)
+            test.__name__ = f'test_{name}'
+            setattr(cls, test.__name__, test)
+
+        for name, *args in cases:
+            add(name, args)
+
+    def setUp(self):
+        super().setUp()
+        self.guests = os.getenv('QEMU_TEST_GMEM_GUESTS')
+        if not self.guests:
+            self.skipTest('QEMU_TEST_GMEM_GUESTS is not set')
+        if self.qemu_bin not in self.kvm_works:
+            self.kvm_works[self.qemu_bin] = self.probe()
+        why = self.kvm_works[self.qemu_bin]
+        if why and os.getenv('QEMU_TEST_GMEM_REQUIRED'):
+            self.fail(why)
+        if why:
+            self.skipTest(why)
+
+    def tearDown(self):
+        ended = []
+        for name, vm in self._vms.items():
+            try:
+                vm.shutdown()
+            except Exception as e:      # pylint: disable=broad-except
+                ended.append(f'{name}: {e}')
+            if vm.exitcode():
+                ended.append(f'{name} ended with status {vm.exitcode()}: '
+                             f'{vm.get_log()}')
+        super().tearDown()
+        self.assertEqual(ended, [])
+
+    def probe(self):
+        """Runs the payload: None, or why KVM cannot run guests here."""
+        if not os.access('/dev/kvm', os.R_OK | os.W_OK):
+            return 'there is no usable /dev/kvm'
+        vm = self.machine_vm('probe', memory=32, payload='hello')
+        try:
+            vm.launch()
+            Console(self, vm).expect('^done 0 failed', 20)
+        except Exception as e:          # pylint: disable=broad-except
+            return f'KVM cannot run the guests here: {str(e).strip()}'
+        finally:
+            if vm.is_running():
+                vm.kill()
+            del self._vms['probe']
+        return None
+
+    def guest_file(self, name):
+        path = os.path.join(self.guests, name)
+        self.assertTrue(os.path.exists(path), f'{path} is not there')
+        return path
+
+    def machine_vm(self, name, *args, machine='q35', memory=256, payload=None,
+                   linux=None, backend='memory-backend-guest-memfd'):
+        """A VM, not launched, with its main memory in the backend 'ram0'.
+
+        It runs the payload with these cases, or Linux with these gmem.*
+        parameters, with the console on the first serial port.
+        """
+        vm = self.get_vm(name=name)
+        vm.set_machine(f'{machine},memory-backend=ram0,vmport=off')
+        vm.add_args('-nodefaults', '-no-user-config', '-accel', 'kvm',
+                    '-cpu', 'host', '-m', f'{memory}M',
+                    '-object', f'{backend},id=ram0,size={memory}M')
+        if payload:
+            vm.set_console(device_type='isa-debugcon,iobase=0xe9')
+            vm.add_args('-kernel', self.guest_file('payload.elf'),
+                        '-append', payload)
+        else:
+            vm.set_console()
+        if linux:
+            vm.add_args('-kernel', self.guest_file('bzImage'),
+                        '-initrd', self.guest_file('guest-initramfs.cpio'),
+                        '-append', 'console=ttyS0 quiet panic=-1 '
+                        'memhp_default_state=online_movable ' + linux)
+        vm.add_args(*args)
+        return vm
+
+    def start(self, *args, **kwargs):
+        """Launches a machine_vm(); returns it and its console."""
+        vm = self.machine_vm(*args, **kwargs)
+        vm.launch()
+        return vm, Console(self, vm)
+
+    def wait_for(self, what, condition, timeout=120):
+        """Returns the first true value that condition() has."""
+        deadline = time.monotonic() + timeout
+        while True:
+            value = condition()
+            if value:
+                return value
+            if time.monotonic() > deadline:
+                self.fail(f'not within {timeout} s: {what}')
+            time.sleep(0.2)
+
+    # The slots, as query-guest-memfd tells them
+
+    def info(self, vm, backend='ram0'):
+        for info in vm.cmd('query-guest-memfd'):
+            if info['id'] == backend:
+                return info
+        return self.fail(f'{backend} is not in query-guest-memfd')
+
+    def slots(self, vm, backend='ram0'):
+        """Slots of the main address space, in order of address."""
+        return sorted((slot for slot in self.info(vm, backend)['slots']
+                       if slot['address-space'] == 0),
+                      key=lambda slot: slot['address'])
+
+    def assert_bindings(self, vm, binding, backend='ram0'):
+        """All memory but that of the lowest MiB (which has the shadow RAM, in
+        read-only slots and aliases) is registered in this way."""
+        slots = self.slots(vm, backend)
+        high = [slot for slot in slots if slot['address'] >= MIB]
+        self.assertEqual({slot['binding'] for slot in high}, {binding}, slots)
+        self.assertGreaterEqual(sum(slot['size'] for slot in high),
+                                self.info(vm, backend)['size'] - MIB, slots)
+
+    def assert_bound(self, vm, *backends):
+        for backend in backends or ['ram0']:
+            self.assert_bindings(vm, 'bound', backend)
+
+    @staticmethod
+    def process_status(vm, key):
+        """A size of the QEMU process, in bytes, as VmRSS."""
+        with open(f'/proc/{vm.get_pid()}/status', encoding='ascii') as status:
+            for line in status:
+                if line.startswith(key + ':'):
+                    return int(line.split()[1]) * 1024
+        raise KeyError(key)
+
+    @staticmethod
+    def guest_memfds(vm):
+        """Number of guest_memfd files that the QEMU process has open."""
+        fds = f'/proc/{vm.get_pid()}/fd'
+        return sum('guest_memfd' in os.readlink(os.path.join(fds, fd))
+                   for fd in os.listdir(fds))
