@@ -25,7 +25,7 @@ series()
 queue_key()
 {
     local p
-    { series; series | while read -r p; do cat "$queue/$p"; done; } |
+    { series; series | while read -r p; do cat "$queue/$p" 2>/dev/null || true; done; } |
         sha256sum | cut -c1-32
 }
 
