@@ -27,7 +27,8 @@ style: ## QEMU's checkpatch over our files and patches
 
 lab: deps ## start the lab's host: a shell there, or CMD="..."
 	@scripts/build
-	@lab/run $(if $(CMD),-- $(CMD))
+	@lab/build 7.3
+	@lab/run $(if $(CMD),-- sh -c "$$CMD")
 
 run: deps ## show the project at work in the lab; ARGS="..." are passed on
 	@scripts/run $(ARGS)
