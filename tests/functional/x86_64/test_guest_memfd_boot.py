@@ -13,7 +13,7 @@ from guest_memfd import GuestMemfdTest, MIB
 
 FIRMWARE = '/usr/share/OVMF'
 OVMF_STARTED = '\x1b\\[2J'      # it clears the screen
-LINUX_STARTED = '^guest: ready'
+LINUX_STARTED = 'guest: ready'
 
 
 class GuestMemfdBoot(GuestMemfdTest):
@@ -44,14 +44,14 @@ class GuestMemfdBoot(GuestMemfdTest):
                                + ('on' if 'secboot' in code else 'off')]
         vm, console = self.start('vm', *args, machine=f'{machine},smm=on',
                                  linux='gmem.mode=wait')
-        console.expect(LINUX_STARTED, 300)
+        console.expect(LINUX_STARTED, 180)
         self.assertGreater(
             console.number("awk '/^MemTotal/ { print $2 }' /proc/meminfo"),
             200 * 1024)
         self.assert_bound(vm)
 
         vm.cmd('system_reset')
-        console.expect(after_reset, 300)
+        console.expect(after_reset, 180)
         if after_reset == LINUX_STARTED:
             self.assertIn('Linux', console.run('uname -a'))
             self.assert_bound(vm)
