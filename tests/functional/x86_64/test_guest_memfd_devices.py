@@ -56,7 +56,7 @@ class GuestMemfdDevices(GuestMemfdTest):
             self.assert_bound(vm, 'ram0', 'mem1')
             self.assertEqual(self.guest_memfds(vm), 2)
 
-            self.fill(console, 160)     # more than ram0 has
+            self.fill(console, 96)      # goes to the DIMM first
             used = self.info(vm, 'mem1')['allocated']
             self.assertGreater(used, 32 * MIB)
             console.run('rm /tmp/fill')
@@ -129,7 +129,7 @@ class GuestMemfdDevices(GuestMemfdTest):
                 console.number(MEMTOTAL) - before - size // 1024) < 16 * 1024)
             if size == 128 * MIB:
                 self.assert_bound(vm, 'ram0', 'mem1')
-                self.fill(console, 160)
+                self.fill(console, 96)
                 self.assertGreater(self.info(vm, 'mem1')['allocated'], 32 * MIB)
                 console.run('rm /tmp/fill')
         self.assertEqual(self.info(vm, 'mem1')['allocated'], 0)

@@ -80,10 +80,12 @@ class GuestMemfdMigration(GuestMemfdTest):
 
         self.wait_for(f'{vm} has migrated', finished)
 
-    def go(self, source, uri, backend, console):
-        """Starts a migration that will not end by itself."""
-        source.cmd('migrate-set-parameters',
-                   args_dict={'max-bandwidth': 32 * MIB, 'downtime-limit': 1})
+    def go(self, source, uri, guest, backend, console):
+        """Starts a migration that will not end by itself: the guest makes
+        more than this, and more than it sends in 1 ms, dirty."""
+        bandwidth = 4 * MIB if guest is LINUX else 32 * MIB
+        source.cmd('migrate-set-parameters', args_dict={
+            'max-bandwidth': bandwidth, 'downtime-limit': 1})
         source.cmd('migrate', uri=uri)
         self.wait_for('several passes', lambda: self.passes(source, 3))
         if backend == GMEM:
@@ -106,7 +108,7 @@ class GuestMemfdMigration(GuestMemfdTest):
             source.cmd('stop')
             source.cmd('migrate', uri=uri)
         else:
-            self.go(source, uri, from_backend, console)
+            self.go(source, uri, guest, from_backend, console)
             self.let_finish(source)
         self.finish(source)
         self.assertEqual(source.cmd('query-status')['status'], 'postmigrate')
@@ -127,7 +129,7 @@ class GuestMemfdMigration(GuestMemfdTest):
         source, console = self.start_source('q35', DIRTY, GMEM)
         uri = f'unix:{self.socket_dir().name}/migration'
         target = self.destination('cancelled', uri, 'q35', DIRTY, GMEM)
-        self.go(source, uri, GMEM, console)
+        self.go(source, uri, DIRTY, GMEM, console)
         source.cmd('migrate_cancel')
         self.wait_for('cancelled', lambda: source.cmd('query-migrate')['status']
                       == 'cancelled')
@@ -141,7 +143,7 @@ class GuestMemfdMigration(GuestMemfdTest):
 
         uri = f'unix:{self.socket_dir().name}/again'
         target = self.destination('target', uri, 'q35', DIRTY, GMEM)
-        self.go(source, uri, GMEM, console)
+        self.go(source, uri, DIRTY, GMEM, console)
         self.let_finish(source)
         self.finish(source)
         self.finish(target)
