@@ -127,6 +127,7 @@ static bool guest_memfd_backend_check_size(HostMemoryBackend *backend,
 
 static bool guest_memfd_backend_alloc(HostMemoryBackend *backend, Error **errp)
 {
+    ERRP_GUARD();
     g_autofree char *name = host_memory_backend_get_name(backend);
     uint32_t ram_flags = RAM_SHARED | RAM_GUEST_MEMFD_MMAP;
     int fd;
@@ -175,6 +176,8 @@ static bool guest_memfd_backend_alloc(HostMemoryBackend *backend, Error **errp)
     if (!memory_region_init_ram_from_fd(&backend->mr, OBJECT(backend), name,
                                         backend->size, ram_flags, fd, 0,
                                         errp)) {
+        error_prepend(errp, "cannot map a guest_memfd of %" PRIu64 " bytes: ",
+                      backend->size);
         close(fd);
         return false;
     }
