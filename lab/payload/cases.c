@@ -66,6 +66,7 @@ static const char *run_dirty(void)
     uint64_t passes = arg("passes", UINT64_MAX), step = arg("step", 4096) / 8;
     uint64_t *start, *end;
     const char *why = arg_range(&start, &end);
+    volatile uint64_t *p;       /* volatile: each access must be made */
 
     if (why) {
         return why;
@@ -74,13 +75,16 @@ static const char *run_dirty(void)
         return "step= must be at least 8";
     }
     for (uint64_t pass = 1; pass <= passes; pass++) {
-        for (volatile uint64_t *p = start; p < end; p += step) {
+        for (p = start; p < end; p += step) {
             *p = ((uintptr_t)p >> 12) << 32 | (uint32_t)pass;
         }
-        for (volatile uint64_t *p = start; p < end; p += step) {
-            uint64_t value = *p, want = ((uintptr_t)p >> 12) << 32 | (uint32_t)pass;
+        for (p = start; p < end; p += step) {
+            uint64_t want = ((uintptr_t)p >> 12) << 32 | (uint32_t)pass;
+            uint64_t value = *p;
+
             if (value != want) {
-                say("FAIL: pass %u, at %x: %x, not %x\n", pass, (uintptr_t)p, value, want);
+                say("FAIL: pass %u, at %x: %x, not %x\n",
+                    pass, (uintptr_t)p, value, want);
                 return "a write was lost";
             }
         }
@@ -122,7 +126,7 @@ const struct test_case cases[] = {
     { "verify", run_verify, "base=,size=[,seed=]: checks the pattern that fill wrote" },
     { "checksum", run_checksum, "base=,size=: says a checksum of the range" },
     { "dirty", run_dirty,
-      "base=,size=[,step=4K][,passes=]: rewrites a word per page and checks it, again and again" },
+      "base=,size=[,step=4K][,passes=]: rewrites a word per page, checks it" },
     { "reset", run_reset, "[count=1][,keyboard=1]: resets the machine count times" },
     { NULL }
 };

@@ -21,9 +21,6 @@ struct gate {
     uint32_t offset_high, zero;
 };
 
-extern const char exception_entries[32][16];
-extern char payload_end[];
-
 static struct gate idt[32];
 static char case_list[4096];
 static const char *current;     /* the word of the case that runs */
@@ -253,7 +250,8 @@ static const char *run_case(const char *word)
     const struct test_case *c;
     size_t n = 0;
 
-    for (; word[n] && word[n] != ',' && !is_space(word[n]) && n < sizeof(name) - 1; n++) {
+    for (; word[n] && word[n] != ',' && !is_space(word[n]) &&
+           n < sizeof(name) - 1; n++) {
         name[n] = word[n];
     }
     name[n] = '\0';

@@ -19,6 +19,9 @@ struct test_case {
 
 extern const struct test_case cases[];      /* ends with a NULL name */
 
+extern const char exception_entries[32][16];    /* in start.S */
+extern char payload_end[];                      /* from the linker script */
+
 /* A number of the case that runs, as in "fill,base=1G,size=0x1000". */
 uint64_t arg(const char *key, uint64_t otherwise);
 

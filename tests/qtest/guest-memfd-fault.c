@@ -1,0 +1,103 @@
+/*
+ * Fault injection for guest-memfd-test, to be preloaded into QEMU
+ *
+ * The environment variable GUEST_MEMFD_FAULT names a file. While it exists and
+ * holds "OP ERRNO [NTH]", the calls of kind OP fail with ERRNO, or only the
+ * NTH of them:
+ *
+ *   create  KVM_CREATE_GUEST_MEMFD
+ *   mmap    mmap() of such a file
+ *   bind    KVM_SET_USER_MEMORY_REGION2 that binds a memory slot
+ *
+ * Copyright (c) 2026 The qemu-gmem developers
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include <linux/kvm.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+/* Bit N is set: file descriptor N is a guest_memfd. */
+static uint64_t gmem_fds[16];
+static int calls;
+
+static bool is_gmem(int fd)
+{
+    return fd >= 0 && fd < 64 * (int)ARRAY_SIZE(gmem_fds) &&
+           (gmem_fds[fd / 64] >> fd % 64 & 1);
+}
+
+/* Returns the errno to fail with, or 0. */
+static int fault(const char *op)
+{
+    const char *path = getenv("GUEST_MEMFD_FAULT");
+    char kind[16];
+    int error, nth = 0, n;
+    FILE *f = path ? fopen(path, "r") : NULL;
+
+    if (!f) {
+        return 0;
+    }
+    n = fscanf(f, "%15s %d %d", kind, &error, &nth);
+    fclose(f);
+    if (n < 2 || strcmp(kind, op) || (++calls != nth && nth)) {
+        return 0;
+    }
+    return error;
+}
+
+int ioctl(int fd, unsigned long request, ...)
+{
+    va_list ap;
+    void *arg;
+    int error = 0, ret;
+
+    va_start(ap, request);
+    arg = va_arg(ap, void *);
+    va_end(ap);
+
+    if (request == KVM_CREATE_GUEST_MEMFD) {
+        error = fault("create");
+    } else if (request == KVM_SET_USER_MEMORY_REGION2) {
+        struct kvm_userspace_memory_region2 *region = arg;
+
+        if (region->flags & KVM_MEM_GUEST_MEMFD && region->memory_size) {
+            error = fault("bind");
+        }
+    }
+    if (error) {
+        errno = error;
+        return -1;
+    }
+
+    ret = syscall(SYS_ioctl, fd, request, arg);
+    if (request == KVM_CREATE_GUEST_MEMFD && ret >= 0 &&
+        ret < 64 * (int)ARRAY_SIZE(gmem_fds)) {
+        gmem_fds[ret / 64] |= UINT64_C(1) << ret % 64;
+    }
+    return ret;
+}
+
+/* What mmap() is, with 64 bit file offsets. */
+void *mmap64(void *addr, size_t len, int prot, int flags, int fd, off64_t off)
+{
+    int error = is_gmem(fd) && !(flags & MAP_ANONYMOUS) ? fault("mmap") : 0;
+
+    if (error) {
+        errno = error;
+        return MAP_FAILED;
+    }
+    return (void *)syscall(SYS_mmap, addr, len, prot, flags, fd, off);
+}
+
+/* A file descriptor's number may be used again for another file. */
+int close(int fd)
+{
+    if (is_gmem(fd)) {
+        gmem_fds[fd / 64] &= ~(UINT64_C(1) << fd % 64);
+    }
+    return syscall(SYS_close, fd);
+}
