@@ -16,6 +16,8 @@ import time
 from qemu_test import QemuSystemTest
 
 MIB = 1 << 20
+# What Linux names the file
+GUEST_MEMFD_LINK = '[kvm-gmem]'
 GUEST_FAILED = re.compile(rb'Kernel panic.*|guest: FAIL.*|^FAIL.*|^not ok .*',
                           re.MULTILINE)
 
@@ -169,7 +171,7 @@ class GuestMemfdTest(QemuSystemTest):
         return path
 
     def machine_vm(self, name, *args, machine='q35', memory=256, payload=None,
-                   linux=None, backend='memory-backend-guest-memfd'):
+                   linux=None, cpu='host', backend='memory-backend-guest-memfd'):
         """A VM, not launched, with its main memory in the backend 'ram0', or,
         if backend is None, where the further arguments say.
 
@@ -179,7 +181,7 @@ class GuestMemfdTest(QemuSystemTest):
         vm = self.get_vm(name=name)
         machine += ',vmport=off'
         vm.add_args('-nodefaults', '-no-user-config', '-accel', 'kvm',
-                    '-cpu', 'host', '-m', f'{memory}M')
+                    '-cpu', cpu, '-m', f'{memory}M')
         if backend:
             machine += ',memory-backend=ram0'
             vm.add_args('-object', f'{backend},id=ram0,size={memory}M')
@@ -235,18 +237,19 @@ class GuestMemfdTest(QemuSystemTest):
                        if slot['address-space'] == 0),
                       key=lambda slot: slot['address'])
 
-    def assert_bindings(self, vm, binding, backend='ram0'):
+    def assert_bindings(self, vm, binding, backend='ram0', hidden=0):
         """All memory but that of the lowest MiB (which has the shadow RAM, in
-        read-only slots and aliases) is registered in this way."""
+        read-only slots and aliases) and what SMRAM hides is registered in this
+        way."""
         slots = self.slots(vm, backend)
         high = [slot for slot in slots if slot['address'] >= MIB]
         self.assertEqual({slot['binding'] for slot in high}, {binding}, slots)
         self.assertGreaterEqual(sum(slot['size'] for slot in high),
-                                self.info(vm, backend)['size'] - MIB, slots)
+                                self.info(vm, backend)['size'] - MIB - hidden, slots)
 
-    def assert_bound(self, vm, *backends):
+    def assert_bound(self, vm, *backends, hidden=0):
         for backend in backends or ['ram0']:
-            self.assert_bindings(vm, 'bound', backend)
+            self.assert_bindings(vm, 'bound', backend, hidden)
 
     @staticmethod
     def process_status(vm, key):
@@ -261,5 +264,5 @@ class GuestMemfdTest(QemuSystemTest):
     def guest_memfds(vm):
         """Number of guest_memfd files that the QEMU process has open."""
         fds = f'/proc/{vm.get_pid()}/fd'
-        return sum('guest_memfd' in os.readlink(os.path.join(fds, fd))
+        return sum(GUEST_MEMFD_LINK in os.readlink(f'{fds}/{fd}')
                    for fd in os.listdir(fds))

@@ -69,7 +69,9 @@ class GuestMemfdDevices(GuestMemfdTest):
             vm.cmd('object-del', id='mem1')
             self.wait_for('the host has the memory back', lambda:
                           self.host_free() - free > used / 2, 20)
-            self.assertEqual(self.guest_memfds(vm), 1)
+            # RCU closes it a moment later.
+            self.wait_for('QEMU has closed the file', lambda:
+                          self.guest_memfds(vm) == 1, 20)
             self.assertAlmostEqual(console.number(MEMTOTAL), before, delta=4096)
         self.assert_bound(vm)
 
