@@ -60,9 +60,9 @@ static const char *run_checksum(void)
     return NULL;
 }
 
-static uint64_t dirty_value(uint64_t pass, volatile uint64_t *p)
+static uint64_t dirty_value(uint64_t pass, uintptr_t address)
 {
-    return ((uintptr_t)p >> 12) << 32 | (uint32_t)pass;
+    return address >> 12 << 32 | (uint32_t)pass;
 }
 
 /*
@@ -84,14 +84,14 @@ static const char *run_dirty(void)
     }
     for (uint64_t pass = 0; pass <= passes; pass++) {
         for (p = start; p < end; p += step) {
-            uint64_t value = *p, want = dirty_value(pass - 1, p);
+            uint64_t want = dirty_value(pass - 1, (uintptr_t)p), value = *p;
 
             if (pass && value != want) {
                 say("FAIL: pass %u, at %x: %x, not %x\n",
                     pass, (uintptr_t)p, value, want);
                 return "a write was lost";
             }
-            *p = dirty_value(pass, p);
+            *p = dirty_value(pass, (uintptr_t)p);
         }
         say("pass %u\n", pass);
     }

@@ -501,8 +501,7 @@ static uint64_t pages_on_node(QTestState *qts, int node)
     for (i = 0; lines[i]; i++) {
         const char *n = strstr(lines[i], key);
 
-        if (n && (strstr(lines[i], "[kvm-gmem]") ||
-                  strstr(lines[i], "[guest_memfd]"))) {
+        if (n && strstr(lines[i], "[kvm-gmem]")) {
             pages += g_ascii_strtoull(n + strlen(key), NULL, 10);
         }
     }
