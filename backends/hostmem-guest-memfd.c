@@ -92,10 +92,30 @@ static bool guest_memfd_honours_policy(HostMemoryBackend *backend, int fd)
 }
 #endif
 
+/*
+ * guest_memfd pages can be neither swapped out nor reclaimed: the allocation
+ * would not fail, it would have the kernel kill processes.
+ */
+static bool guest_memfd_backend_check_prealloc(HostMemoryBackend *backend,
+                                               Error **errp)
+{
+    const uint64_t host_size = qemu_get_host_physmem();
+
+    if (host_size && backend->size > host_size) {
+        g_autofree char *want = size_to_str(backend->size);
+        g_autofree char *have = size_to_str(host_size);
+
+        error_setg(errp, "property 'prealloc' is on and 'size' is %s, but the "
+                   "host has %s of memory: make 'size' smaller or set "
+                   "prealloc=off", want, have);
+        return false;
+    }
+    return true;
+}
+
 static bool guest_memfd_backend_check_size(HostMemoryBackend *backend,
                                            Error **errp)
 {
-    const uint64_t host_size = qemu_get_host_physmem();
     const size_t page_size = qemu_real_host_page_size();
 
     if (!backend->size) {
@@ -109,20 +129,8 @@ static bool guest_memfd_backend_check_size(HostMemoryBackend *backend,
                    "%zu", backend->size, page_size);
         return false;
     }
-    /*
-     * guest_memfd pages can be neither swapped out nor reclaimed: the
-     * allocation would not fail, it would have the kernel kill processes.
-     */
-    if (backend->prealloc && host_size && backend->size > host_size) {
-        g_autofree char *want = size_to_str(backend->size);
-        g_autofree char *have = size_to_str(host_size);
-
-        error_setg(errp, "property 'prealloc' is on and 'size' is %s, but the "
-                   "host has %s of memory: make 'size' smaller or set "
-                   "prealloc=off", want, have);
-        return false;
-    }
-    return true;
+    return !backend->prealloc ||
+           guest_memfd_backend_check_prealloc(backend, errp);
 }
 
 static bool guest_memfd_backend_alloc(HostMemoryBackend *backend, Error **errp)
@@ -156,6 +164,7 @@ static bool guest_memfd_backend_alloc(HostMemoryBackend *backend, Error **errp)
 
     fd = kvm_gmem_create_mmap(backend->size, errp);
     if (fd < 0) {
+        error_prepend(errp, TYPE_MEMORY_BACKEND_GUEST_MEMFD ": ");
         return false;
     }
 
@@ -176,8 +185,8 @@ static bool guest_memfd_backend_alloc(HostMemoryBackend *backend, Error **errp)
     if (!memory_region_init_ram_from_fd(&backend->mr, OBJECT(backend), name,
                                         backend->size, ram_flags, fd, 0,
                                         errp)) {
-        error_prepend(errp, "cannot map a guest_memfd of %" PRIu64 " bytes: ",
-                      backend->size);
+        error_prepend(errp, TYPE_MEMORY_BACKEND_GUEST_MEMFD ": cannot map a "
+                      "guest_memfd of %" PRIu64 " bytes: ", backend->size);
         close(fd);
         return false;
     }
@@ -252,6 +261,7 @@ static void guest_memfd_backend_class_init(ObjectClass *oc, const void *data)
     bc->alloc = guest_memfd_backend_alloc;
     bc->no_merge = "KSM cannot merge the pages of a guest_memfd; set "
                    "merge=off or leave it out";
+    bc->check_prealloc = guest_memfd_backend_check_prealloc;
 }
 
 static const TypeInfo guest_memfd_backend_info = {

@@ -652,7 +652,7 @@ static void test_refused(const void *opaque)
     qtest_quit(qts);
 }
 
-static void test_refused_merge_later(const void *opaque)
+static void test_refused_later(const void *opaque)
 {
     QTestState *qts = start(&pc, "");
 
@@ -660,6 +660,14 @@ static void test_refused_merge_later(const void *opaque)
                            "{'path': '/objects/ram0', 'property': 'merge', "
                            "'value': true}}"), "merge=off");
     g_assert_false(qtest_qom_get_bool(qts, "/objects/ram0", "merge"));
+
+    object_add_ok(qts, "m", "{'size': 17592186044416}");
+    assert_fails(qtest_qmp(qts, "{'execute': 'qom-set', 'arguments': "
+                           "{'path': '/objects/m', 'property': 'prealloc', "
+                           "'value': true}}"), "prealloc=off");
+    g_assert_false(qtest_qom_get_bool(qts, "/objects/m", "prealloc"));
+    assert_allocated(qts, "m", 0);
+    object_del_ok(qts, "m");
     qtest_quit(qts);
 }
 
@@ -1451,8 +1459,7 @@ int main(int argc, char **argv)
         add_test("refused", refusals[i].name, test_refused, &refusals[i],
                  NEED_GMEM);
     }
-    add_test("refused/merge-later", NULL, test_refused_merge_later, NULL,
-             NEED_GMEM);
+    add_test("refused/later", NULL, test_refused_later, NULL, NEED_GMEM);
     add_test("refused/tcg", NULL, test_refused_tcg, NULL, 0);
     add_test("refused/old-kernel", NULL, test_refused_old_kernel, NULL,
              NEED_NO_GMEM);
