@@ -1,11 +1,16 @@
 /*
  * QEMU host memory backend: guest RAM in KVM's guest_memfd
  *
- * HostMemoryBackendGuestMemfd is a HostMemoryBackend whose one RAM block is a
- * guest_memfd, created by accel/kvm/kvm-gmem.c and mapped shared, so that QEMU,
- * its devices and vhost-user processes reach the same pages that KVM maps into
- * the guest through the file.  It adds no property: it is the common ones that
- * work or are refused here, when the object is created.
+ * HostMemoryBackendGuestMemfd is a HostMemoryBackend with one RAM block.
+ *
+ * In a plain VM the block is a guest_memfd, created by accel/kvm/kvm-gmem.c and
+ * mapped shared, so that QEMU, its devices and vhost-user processes reach the
+ * same pages that KVM maps into the guest through the file.  In a VM with
+ * private memory it is split: a memfd for shared pages and a guest_memfd,
+ * which QEMU cannot map, for private ones (system/guest-memfd.h).
+ *
+ * The object adds no property: it is the common ones that work or are refused
+ * here, when it is created.
  *
  * Copyright (c) 2026 The qemu-gmem developers
  *
@@ -20,9 +25,11 @@
 #include "qapi/qapi-commands-guest-memfd.h"
 #include "qapi/util.h"
 #include "qemu/cutils.h"
+#include "qemu/memfd.h"
 #include "qemu/module.h"
 #include "qom/object.h"
 #include "qom/object_interfaces.h"
+#include "system/guest-memfd.h"
 #include "system/hostmem.h"
 #include "system/kvm.h"
 #include "system/kvm_gmem.h"
@@ -133,6 +140,43 @@ static bool guest_memfd_backend_check_size(HostMemoryBackend *backend,
            guest_memfd_backend_check_prealloc(backend, errp);
 }
 
+/* A memfd for the shared half; physmem.c adds the private one. */
+static bool guest_memfd_backend_alloc_split(HostMemoryBackend *backend,
+                                            Error **errp)
+{
+    g_autofree char *name = host_memory_backend_get_name(backend);
+    uint32_t ram_flags = RAM_SHARED | RAM_GUEST_MEMFD |
+                         (backend->reserve ? 0 : RAM_NORESERVE);
+    int fd;
+
+    if (!guest_memfd_required(current_machine)) {
+        error_setg(errp, TYPE_MEMORY_BACKEND_GUEST_MEMFD " has nothing to keep "
+                   "in a guest_memfd with '-machine confidential-guest-support' "
+                   "of type %s: use memory-backend-memfd",
+                   object_get_typename(OBJECT(current_machine->cgs)));
+        return false;
+    }
+    if (!bitmap_empty(backend->host_nodes, MAX_NODES)) {
+        error_setg(errp, "properties 'policy' and 'host-nodes' have no effect "
+                   "on private memory: KVM allocates it by no policy; leave "
+                   "them out");
+        return false;
+    }
+    fd = qemu_memfd_create(TYPE_MEMORY_BACKEND_GUEST_MEMFD, backend->size,
+                           false, 0,
+                           F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL, errp);
+    if (fd < 0) {
+        return false;
+    }
+    if (!memory_region_init_ram_from_fd(&backend->mr, OBJECT(backend), name,
+                                        backend->size, ram_flags, fd, 0,
+                                        errp)) {
+        close(fd);
+        return false;
+    }
+    return true;
+}
+
 static bool guest_memfd_backend_alloc(HostMemoryBackend *backend, Error **errp)
 {
     ERRP_GUARD();
@@ -146,13 +190,6 @@ static bool guest_memfd_backend_alloc(HostMemoryBackend *backend, Error **errp)
                    "other accelerators");
         return false;
     }
-    if (current_machine->cgs) {
-        error_setg(errp, TYPE_MEMORY_BACKEND_GUEST_MEMFD " does not work with "
-                   "'-machine confidential-guest-support' yet: use "
-                   "memory-backend-memfd or memory-backend-ram, which get "
-                   "private memory of their own");
-        return false;
-    }
     if (!backend->share) {
         error_setg(errp, "property 'share' is off, but a guest_memfd is always "
                    "shared with KVM: set share=on or leave it out");
@@ -160,6 +197,9 @@ static bool guest_memfd_backend_alloc(HostMemoryBackend *backend, Error **errp)
     }
     if (!guest_memfd_backend_check_size(backend, errp)) {
         return false;
+    }
+    if (current_machine->cgs) {
+        return guest_memfd_backend_alloc_split(backend, errp);
     }
 
     fd = kvm_gmem_create_mmap(backend->size, errp);
@@ -213,11 +253,12 @@ static int guest_memfd_query(Object *obj, void *opaque)
 {
     GuestMemfdInfoList ***tail = opaque;
     HostMemoryBackend *backend;
+    GuestMemfdBlock *block;
     GuestMemfdInfo *info;
     int64_t allocated;
     RAMBlock *rb;
 
-    if (!object_dynamic_cast(obj, TYPE_MEMORY_BACKEND_GUEST_MEMFD)) {
+    if (!object_dynamic_cast(obj, TYPE_MEMORY_BACKEND)) {
         return 0;
     }
     backend = MEMORY_BACKEND(obj);
@@ -225,11 +266,17 @@ static int guest_memfd_query(Object *obj, void *opaque)
         return 0;
     }
     rb = backend->mr.ram_block;
-    allocated = guest_memfd_allocated(rb->fd);
+    block = guest_memfd_of(rb);
+    if (!block && !(rb->flags & RAM_GUEST_MEMFD_MMAP)) {
+        return 0;
+    }
+    allocated = guest_memfd_allocated(block ? rb->guest_memfd : rb->fd);
 
     info = g_new0(GuestMemfdInfo, 1);
     info->id = g_strdup(object_get_canonical_path_component(obj));
+    info->mode = block ? GUEST_MEMFD_MODE_SPLIT : GUEST_MEMFD_MODE_SHARED;
     info->size = backend->size;
+    info->conversion = block ? guest_memfd_query_conversion(block) : NULL;
     info->has_allocated = allocated >= 0;
     info->allocated = MAX(allocated, 0);
     info->slots = kvm_gmem_query_slots(rb);

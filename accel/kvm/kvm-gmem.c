@@ -1,18 +1,22 @@
 /*
- * KVM guest_memfd: creating the file, binding memslots to it
+ * KVM guest_memfd: creating the file, binding memslots to it, private memory
  *
  * KVM lets a range of a guest_memfd be bound by one memslot only, and neither
  * by a read-only nor by a dirty-logged one, while a VM has several views of
- * its RAM: SMM's address space, PC's shadow RAM, migration.  Pages of the files
- * handled here are shared ones, so that QEMU's mapping is as good as the file:
- * a slot that cannot be bound is registered by address over the mapping and
- * bound later, when the reason is gone.
+ * its RAM: SMM's address space, PC's shadow RAM, migration.  For shared pages
+ * QEMU's mapping (of the file, or of the shared half beside it) is as good as
+ * the file: a slot that cannot be bound is registered by address over the
+ * mapping and bound later, when the reason is gone.
  *
  * Which slots get bound follows from the slots alone (no history): of all that
  * KVM would accept in address space 0, those that kvm-gmem-bind.c chooses.
  * Only address space 0 is considered: it is the one vCPUs run in, and so SMM's
  * copy can never take a range from it.  A slot that KVM refuses to bind in
  * spite of all that stays by address until its flags change.
+ *
+ * Private memory is where a slot is bound: KVM's attributes are those of the
+ * block's map (system/guest-memfd.h) under bound slots, and "shared" elsewhere.
+ * A slot that has private memory gets no dirty logging, and stays bound.
  *
  * Copyright (c) 2026 The qemu-gmem developers
  *
@@ -25,6 +29,7 @@
 #include "qapi/util.h"
 #include "qemu/error-report.h"
 #include "system/accel-blocker.h"
+#include "system/guest-memfd.h"
 #include "system/kvm.h"
 #include "system/kvm_gmem.h"
 #include "system/kvm_int.h"
@@ -76,16 +81,22 @@ int kvm_gmem_create_mmap(uint64_t size, Error **errp)
     return fd;
 }
 
+/* The guest_memfd of a RAM block: in place, or of its private half; or -1 */
+static int kvm_gmem_block_fd(const RAMBlock *rb)
+{
+    return rb->flags & RAM_GUEST_MEMFD_MMAP ? rb->fd : rb->guest_memfd;
+}
+
 static bool kvm_gmem_slot_bound(const KVMSlot *slot)
 {
-    return slot->guest_memfd_mmap && slot->memory_size &&
+    return slot->over_guest_memfd && slot->memory_size &&
            slot->flags & KVM_MEM_GUEST_MEMFD;
 }
 
 static bool kvm_gmem_slot_bindable(const KVMMemoryListener *kml,
                                    const KVMSlot *slot)
 {
-    return slot->guest_memfd_mmap && slot->memory_size && kml->as_id == 0 &&
+    return slot->over_guest_memfd && slot->memory_size && kml->as_id == 0 &&
            !slot->guest_memfd_refused && !(slot->flags & KVM_GMEM_UNBINDABLE);
 }
 
@@ -99,11 +110,31 @@ static KVMGmemView kvm_gmem_slot_view(const KVMSlot *slot)
     };
 }
 
+/* Bytes of a slot's memory that are private */
+static bool kvm_gmem_slot_has_private(const KVMSlot *slot)
+{
+    GuestMemfdBlock *block = slot->guest_memfd_block;
+    uint64_t offset = slot->guest_memfd_offset, size;
+
+    if (!block) {
+        return false;
+    }
+    guest_memfd_lock();
+    size = guest_memfd_map_next_run(&block->map, &offset,
+                                    offset + slot->memory_size, true);
+    guest_memfd_unlock();
+    return size;
+}
+
 void kvm_gmem_slot_set_flags(KVMMemoryListener *kml, KVMSlot *slot)
 {
     KVMGmemView view = kvm_gmem_slot_view(slot);
     int i;
 
+    if (slot->flags & KVM_MEM_LOG_DIRTY_PAGES &&
+        kvm_gmem_slot_has_private(slot)) {
+        slot->flags &= ~KVM_MEM_LOG_DIRTY_PAGES;
+    }
     slot->guest_memfd_refused = false;
     if (!kvm_gmem_slot_bindable(kml, slot)) {
         return;
@@ -124,7 +155,7 @@ void kvm_gmem_slot_set_flags(KVMMemoryListener *kml, KVMSlot *slot)
 
 bool kvm_gmem_slot_refused(KVMSlot *slot, int error)
 {
-    if (!kvm_gmem_slot_bound(slot)) {
+    if (!kvm_gmem_slot_bound(slot) || kvm_gmem_slot_has_private(slot)) {
         return false;
     }
     warn_report_once("KVM refused to bind a memory slot to its guest_memfd "
@@ -141,12 +172,14 @@ bool kvm_gmem_slot_refused(KVMSlot *slot, int error)
 void kvm_gmem_slot_init(KVMMemoryListener *kml, KVMSlot *slot,
                         const RAMBlock *rb)
 {
-    slot->guest_memfd_mmap = rb->flags & RAM_GUEST_MEMFD_MMAP;
+    slot->guest_memfd = kvm_gmem_block_fd(rb);
+    slot->over_guest_memfd = slot->guest_memfd >= 0;
+    slot->guest_memfd_block = guest_memfd_of(rb);
     slot->guest_memfd_refused = false;
-    if (!slot->guest_memfd_mmap) {
+    if (!slot->over_guest_memfd) {
+        slot->guest_memfd_offset = 0;
         return;
     }
-    slot->guest_memfd = rb->fd;
     slot->guest_memfd_offset = (uint8_t *)slot->ram - rb->host;
     kvm_gmem_slot_set_flags(kml, slot);
 }
@@ -264,8 +297,8 @@ GuestMemfdSlotList *kvm_gmem_query_slots(const RAMBlock *rb)
             const KVMSlot *slot = &kml->slots[i];
             GuestMemfdSlot *info;
 
-            if (!slot->guest_memfd_mmap || !slot->memory_size ||
-                slot->guest_memfd != rb->fd) {
+            if (!slot->over_guest_memfd || !slot->memory_size ||
+                slot->guest_memfd != kvm_gmem_block_fd(rb)) {
                 continue;
             }
             info = g_new0(GuestMemfdSlot, 1);
@@ -278,4 +311,151 @@ GuestMemfdSlotList *kvm_gmem_query_slots(const RAMBlock *rb)
         }
     }
     return list;
+}
+
+/* Private memory */
+
+static int kvm_gmem_set_attribute(hwaddr start, uint64_t size, bool private)
+{
+    struct kvm_memory_attributes attributes = {
+        .address = start,
+        .size = size,
+        .attributes = private ? KVM_MEMORY_ATTRIBUTE_PRIVATE : 0,
+    };
+    int ret = kvm_vm_ioctl(kvm_state, KVM_SET_MEMORY_ATTRIBUTES, &attributes);
+
+    trace_kvm_gmem_set_attribute(start, size, private, ret);
+    return ret;
+}
+
+/*
+ * Brings the attributes of a part of a slot, which lie there one and the same
+ * for each run of the map, to @private.
+ */
+static int kvm_gmem_slot_set_runs(const KVMSlot *slot, uint64_t offset,
+                                  uint64_t end, bool run, bool private)
+{
+    uint64_t size;
+
+    for (; (size = guest_memfd_map_next_run(&slot->guest_memfd_block->map,
+                                            &offset, end, run));
+         offset += size) {
+        int ret = kvm_gmem_set_attribute(slot->start_addr + offset -
+                                         slot->guest_memfd_offset, size,
+                                         private);
+
+        if (ret) {
+            return ret;
+        }
+    }
+    return 0;
+}
+
+void kvm_gmem_slot_registered(KVMSlot *slot)
+{
+    const uint64_t offset = slot->guest_memfd_offset;
+    uint64_t old_size = slot->guest_memfd_attributes;
+    uint64_t size = slot->guest_memfd_block && kvm_gmem_slot_bound(slot) ?
+                    slot->memory_size : 0;
+    int ret;
+
+    if (size == old_size) {
+        return;
+    }
+    guest_memfd_lock();
+    ret = kvm_gmem_slot_set_runs(slot, offset, offset + MAX(size, old_size),
+                                 true, size);
+    guest_memfd_unlock();
+    if (ret) {
+        error_report("KVM does not set the attributes of private memory at "
+                     "0x%" HWADDR_PRIx ": %s", slot->start_addr,
+                     strerror(-ret));
+        exit(1);
+    }
+    slot->guest_memfd_attributes = size;
+}
+
+int kvm_gmem_set_private(const RAMBlock *rb, uint64_t offset, uint64_t size,
+                         bool private)
+{
+    const KVMMemoryListener *kml = kvm_state->as[0].ml;
+    const uint64_t end = offset + size;
+    int i, ret = 0;
+
+    for (i = 0; i < kml->nr_slots_allocated && !ret; i++) {
+        const KVMSlot *slot = &kml->slots[i];
+        uint64_t from = MAX(offset, slot->guest_memfd_offset);
+        uint64_t to = MIN(end, slot->guest_memfd_offset + slot->memory_size);
+
+        if (slot->guest_memfd_attributes && from < to &&
+            slot->guest_memfd_block == guest_memfd_of(rb)) {
+            ret = kvm_gmem_set_attribute(slot->start_addr + from -
+                                         slot->guest_memfd_offset, to - from,
+                                         private);
+        }
+    }
+    /* Those before the one that failed: the map has the state before. */
+    for (i -= 2; ret && i >= 0; i--) {
+        const KVMSlot *slot = &kml->slots[i];
+        uint64_t from = MAX(offset, slot->guest_memfd_offset);
+        uint64_t to = MIN(end, slot->guest_memfd_offset + slot->memory_size);
+
+        if (slot->guest_memfd_attributes && from < to &&
+            slot->guest_memfd_block == guest_memfd_of(rb) &&
+            kvm_gmem_slot_set_runs(slot, from, to, !private, !private)) {
+            return -ENOTRECOVERABLE;
+        }
+    }
+    return ret;
+}
+
+int kvm_gmem_check_bound(const RAMBlock *rb, hwaddr start, uint64_t size)
+{
+    const KVMMemoryListener *kml = kvm_state->as[0].ml;
+    const hwaddr end = start + size;
+    bool logged = false;
+    int i;
+
+    for (i = 0; i < kml->nr_slots_allocated; i++) {
+        const KVMSlot *slot = &kml->slots[i];
+        hwaddr from = MAX(start, slot->start_addr);
+        hwaddr to = MIN(end, slot->start_addr + slot->memory_size);
+
+        if (from >= to || slot->guest_memfd_block != guest_memfd_of(rb)) {
+            continue;
+        }
+        if (kvm_gmem_slot_bound(slot)) {
+            size -= to - from;
+        }
+        logged |= slot->flags & KVM_MEM_LOG_DIRTY_PAGES;
+    }
+    return !size ? 0 : logged ? -EBUSY : -EINVAL;
+}
+
+int kvm_convert_memory(hwaddr start, hwaddr size, bool to_private)
+{
+    int64_t ret = guest_memfd_convert(start, size, to_private);
+
+    return MIN(ret, 0);
+}
+
+int kvm_gmem_memory_fault(hwaddr start, uint64_t size, uint64_t flags)
+{
+    bool to_private = flags & KVM_MEMORY_EXIT_FLAG_PRIVATE;
+    int64_t ret;
+
+    if (flags & ~KVM_MEMORY_EXIT_FLAG_PRIVATE) {
+        error_report("KVM reports a memory fault at 0x%" HWADDR_PRIx " with "
+                     "flags 0x%" PRIx64 ", which QEMU does not know", start,
+                     flags);
+        return -1;
+    }
+    ret = guest_memfd_fault(start, size, to_private);
+    if (ret < 0) {
+        error_report("The guest has accessed 0x%" HWADDR_PRIx " as %s memory, "
+                     "which it cannot be: %s", start,
+                     to_private ? "private" : "shared", strerror(-ret));
+        return -1;
+    }
+    return 0;
 }

@@ -16,6 +16,17 @@ int kvm_gmem_create_mmap(uint64_t size, Error **errp)
     return -1;
 }
 
+int kvm_gmem_set_private(const RAMBlock *rb, uint64_t offset, uint64_t size,
+                         bool private)
+{
+    return -ENOSYS;
+}
+
+int kvm_gmem_check_bound(const RAMBlock *rb, hwaddr start, uint64_t size)
+{
+    return -EINVAL;
+}
+
 GuestMemfdSlotList *kvm_gmem_query_slots(const RAMBlock *rb)
 {
     return NULL;

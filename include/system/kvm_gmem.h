@@ -37,13 +37,54 @@ int kvm_gmem_create_mmap(uint64_t size, Error **errp);
 /**
  * kvm_gmem_query_slots: list the memslots over a RAM block
  *
- * @rb: a block with RAM_GUEST_MEMFD_MMAP
+ * @rb: a block with RAM_GUEST_MEMFD_MMAP or RAM_GUEST_MEMFD
  *
  * Called with the BQL held.
  *
  * Returns: a list, by address space and slot number; NULL if there are none.
  */
 GuestMemfdSlotList *kvm_gmem_query_slots(const RAMBlock *rb);
+
+/**
+ * kvm_gmem_set_private: have KVM map private or shared memory
+ *
+ * @rb: a block with a guest_memfd for private memory
+ * @offset: in bytes
+ * @size: in bytes
+ * @private: which
+ *
+ * Where no memslot is bound to the guest_memfd, there is nothing to do.
+ * Called with the BQL and guest_memfd_lock() held.
+ *
+ * Returns: 0, or -errno; then nothing has changed, but for -ENOTRECOVERABLE.
+ */
+int kvm_gmem_set_private(const RAMBlock *rb, uint64_t offset, uint64_t size,
+                         bool private);
+
+/**
+ * kvm_gmem_check_bound: can guest memory become private?
+ *
+ * @rb: the block that it belongs to
+ * @start: guest physical address
+ * @size: in bytes
+ *
+ * Called with the BQL held.
+ *
+ * Returns: 0; -EBUSY if it cannot because of dirty logging; -EINVAL if it
+ *          cannot because of its place in the memory map.
+ */
+int kvm_gmem_check_bound(const RAMBlock *rb, hwaddr start, uint64_t size);
+
+/**
+ * kvm_gmem_memory_fault: handle KVM_EXIT_MEMORY_FAULT
+ *
+ * @start: guest physical address
+ * @size: in bytes
+ * @flags: KVM_MEMORY_EXIT_FLAG_*
+ *
+ * Returns: 0 if the guest can go on; -1, with an error reported, if it cannot.
+ */
+int kvm_gmem_memory_fault(hwaddr start, uint64_t size, uint64_t flags);
 
 /*
  * For accel/kvm/kvm-all.c alone.  All are called with the BQL and
@@ -81,6 +122,15 @@ void kvm_gmem_slot_set_flags(struct KVMMemoryListener *kml,
  *          and it stays so until kvm_gmem_slot_set_flags().
  */
 bool kvm_gmem_slot_refused(struct KVMSlot *slot, int error);
+
+/**
+ * kvm_gmem_slot_registered: KVM has taken a slot, or has deleted it
+ *
+ * @slot: the slot
+ *
+ * Sets the attributes of private memory below, or clears them.
+ */
+void kvm_gmem_slot_registered(struct KVMSlot *slot);
 
 /**
  * kvm_gmem_commit_pending: is there a slot to bind at the next commit?

@@ -1,0 +1,163 @@
+/*
+ * Which pages of a RAM block are private, and how that changes
+ *
+ * A GuestMemfdMap is the one place that knows.  All who have to follow a change
+ * (the accelerator, users of shared memory like VFIO, the half that has lost
+ * its meaning) are told by its operations, in a fixed order, or the change is
+ * undone.  This file knows neither KVM nor memory regions, so that a unit test
+ * can stand in for them.
+ *
+ * Copyright (c) 2026 The qemu-gmem developers
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef SYSTEM_GUEST_MEMFD_MAP_H
+#define SYSTEM_GUEST_MEMFD_MAP_H
+
+typedef struct GuestMemfdMap GuestMemfdMap;
+
+/**
+ * GuestMemfdMapOps: those who follow a change
+ *
+ * All are called with guest_memfd_lock() held and must not convert memory
+ * themselves.  Offsets and sizes are bytes, page aligned.  They return 0 or
+ * -errno, and if they fail they have changed nothing.
+ *
+ * @discard: users must let go of the shared memory there
+ * @populate: users may have the shared memory there
+ * @set_private: make the accelerator map private or shared memory there
+ * @drop: free the private or the shared memory there, whose contents are lost.
+ *     The range may cover pages that have nothing to free any more.
+ */
+typedef struct GuestMemfdMapOps {
+    void (*discard)(GuestMemfdMap *map, uint64_t offset, uint64_t size);
+    int (*populate)(GuestMemfdMap *map, uint64_t offset, uint64_t size);
+    int (*set_private)(GuestMemfdMap *map, uint64_t offset, uint64_t size,
+                       bool private);
+    int (*drop)(GuestMemfdMap *map, uint64_t offset, uint64_t size,
+                bool private);
+} GuestMemfdMapOps;
+
+/* Linux's largest is EHWPOISON; of all errors of all Unices this is enough. */
+#define GUEST_MEMFD_MAX_ERRNO 133
+
+/* What has happened to a map; see qapi/guest-memfd.json */
+typedef struct GuestMemfdMapStats {
+    uint64_t conversions[2];    /* to shared, to private */
+    uint64_t pages[2];
+    uint64_t failures[GUEST_MEMFD_MAX_ERRNO + 1];
+    uint64_t ns;                /* spent */
+} GuestMemfdMapStats;
+
+struct GuestMemfdMap {
+    const GuestMemfdMapOps *ops;
+    uint64_t nr_pages;
+    uint32_t page_size;
+    bool initially_private;
+    /* A bit for each page that is not in its initial state: calloc()ed memory
+     * costs nothing until it is written. */
+    unsigned long *changed;
+    uint64_t nr_changed;
+    GuestMemfdMapStats stats;
+};
+
+/**
+ * GuestMemfdPiece: a part of a conversion that lies in one map
+ *
+ * @map: the map
+ * @offset: in bytes, in the map
+ * @size: in bytes
+ */
+typedef struct GuestMemfdPiece {
+    GuestMemfdMap *map;
+    uint64_t offset;
+    uint64_t size;
+} GuestMemfdPiece;
+
+/* What a conversion has changed, to be able to take it back later */
+typedef struct GuestMemfdUndo GuestMemfdUndo;
+
+/**
+ * guest_memfd_lock: protects all maps; not recursive
+ *
+ * Taken after the BQL and after the accelerator's lock of memory slots.
+ */
+void guest_memfd_lock(void);
+void guest_memfd_unlock(void);
+
+/**
+ * guest_memfd_map_init: a map for a RAM block
+ * @map: the map; its memory is zero
+ * @ops: operations
+ * @size: of the RAM block, in bytes, a multiple of @page_size
+ * @page_size: of the host, in bytes
+ * @initially_private: the initial state of all pages
+ */
+void guest_memfd_map_init(GuestMemfdMap *map, const GuestMemfdMapOps *ops,
+                          uint64_t size, uint32_t page_size,
+                          bool initially_private);
+void guest_memfd_map_destroy(GuestMemfdMap *map);
+
+/**
+ * guest_memfd_map_next_run: find pages in a state
+ * @map: the map, locked
+ * @offset: where to look from, in bytes; is set to the run's offset
+ * @end: where to stop, in bytes
+ * @private: the state
+ *
+ * Costs what the way from @offset to the end of the run costs, not more.
+ *
+ * Returns: the size of the run in bytes, 0 if there is none before @end.
+ */
+uint64_t guest_memfd_map_next_run(const GuestMemfdMap *map, uint64_t *offset,
+                                  uint64_t end, bool private);
+
+/* guest_memfd_map_private_size: bytes that are private; the map is locked */
+uint64_t guest_memfd_map_private_size(const GuestMemfdMap *map);
+
+/* guest_memfd_map_count_failure: note a failure, an errno; the map is locked */
+void guest_memfd_map_count_failure(GuestMemfdMap *map, int error);
+
+/**
+ * guest_memfd_map_convert: change the state of memory, all of it or nothing
+ * @pieces: what to convert; page aligned, not empty, within their maps
+ * @n: number of pieces
+ * @to_private: the state to bring all pages into
+ * @undo: gets what has changed; or NULL
+ *
+ * Only pages that are not in that state yet are touched.  When they are
+ * converted to private: users let go, the accelerator changes, the shared
+ * memory is freed.  To shared: the accelerator changes, users get the memory,
+ * the private memory is freed.  What is freed is freed last of all, so that
+ * nothing is lost when a step fails.
+ *
+ * Called with guest_memfd_lock() held.
+ *
+ * Returns: the number of pages that changed, or -errno if a step failed.  Then
+ *     all is as it was before, but for -ENOTRECOVERABLE: an undo failed as
+ *     well, and the VM has to be stopped.
+ */
+int64_t guest_memfd_map_convert(const GuestMemfdPiece *pieces, int n,
+                                bool to_private, GuestMemfdUndo *undo);
+
+/**
+ * guest_memfd_undo_new: where conversions are noted
+ * @to_private: the direction of all of them
+ */
+GuestMemfdUndo *guest_memfd_undo_new(bool to_private);
+void guest_memfd_undo_free(GuestMemfdUndo *undo);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(GuestMemfdUndo, guest_memfd_undo_free)
+
+/**
+ * guest_memfd_undo: take conversions back, in the reverse order
+ * @undo: what was noted; its maps must still exist
+ *
+ * The states come back, the contents that were freed do not.  Called with
+ * guest_memfd_lock() held.
+ *
+ * Returns: 0, or -ENOTRECOVERABLE.
+ */
+int guest_memfd_undo(const GuestMemfdUndo *undo);
+
+#endif

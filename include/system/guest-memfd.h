@@ -1,0 +1,131 @@
+/*
+ * Private memory of a VM: conversion of guest memory, RAM discard
+ *
+ * A RAM block with a private half (RAM_GUEST_MEMFD) has a GuestMemfdBlock,
+ * which owns the state of its pages (a GuestMemfdMap) and, as the block's
+ * RamDiscardManager, tells users like VFIO which pages are shared: to them
+ * shared memory is populated, private memory discarded.
+ *
+ * Copyright (c) 2026 The qemu-gmem developers
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef SYSTEM_GUEST_MEMFD_H
+#define SYSTEM_GUEST_MEMFD_H
+
+#include "exec/hwaddr.h"
+#include "qapi/qapi-types-guest-memfd.h"
+#include "qom/object.h"
+#include "system/guest-memfd-map.h"
+#include "system/memory.h"
+#include "system/ramblock.h"
+
+#define TYPE_GUEST_MEMFD_BLOCK "guest-memfd-block"
+OBJECT_DECLARE_SIMPLE_TYPE(GuestMemfdBlock, GUEST_MEMFD_BLOCK)
+
+struct GuestMemfdBlock {
+    Object parent;
+
+    RAMBlock *rb;
+    GuestMemfdMap map;
+    QLIST_HEAD(, RamDiscardListener) listeners;
+};
+
+/**
+ * guest_memfd_required: does the main memory of the machine get a private half?
+ * @machine: the machine
+ */
+bool guest_memfd_required(MachineState *machine);
+
+/**
+ * guest_memfd_block_create: begin to keep the state of a RAM block's pages
+ * @rb: the block, with a guest_memfd, not yet mapped into an address space
+ *
+ * Returns: the GuestMemfdBlock, or NULL if the block's memory region has a
+ *     RamDiscardManager already
+ */
+GuestMemfdBlock *guest_memfd_block_create(RAMBlock *rb);
+
+/* guest_memfd_block_destroy: end that; nothing may use the block any more */
+void guest_memfd_block_destroy(GuestMemfdBlock *block);
+
+/**
+ * guest_memfd_of: the GuestMemfdBlock of a RAM block, or NULL
+ * @rb: the block, or NULL
+ */
+GuestMemfdBlock *guest_memfd_of(const RAMBlock *rb);
+
+/**
+ * guest_memfd_query_conversion: what QMP tells about private memory
+ * @block: the block
+ *
+ * Called with the BQL held.
+ */
+GuestMemfdConversion *guest_memfd_query_conversion(GuestMemfdBlock *block);
+
+/**
+ * guest_memfd_convert: convert guest memory, all of a range or nothing of it
+ * @start: guest physical address
+ * @size: in bytes
+ * @to_private: the state that the memory is to have
+ *
+ * The range may cover several RAM blocks.  Where there is no RAM, nothing has
+ * to be done to make it shared: firmware asks for that.
+ *
+ * Takes the BQL, if the caller does not have it, for a part of a long range at
+ * a time.  If another thread converts a part of the range at the same time,
+ * each page has a state that one of them asked for.
+ *
+ * Returns: the number of pages that changed, or
+ *   -EINVAL          @start or @size not page aligned, size 0, the range wraps,
+ *                    has no RAM (and shall be private), or RAM without
+ *                    private memory
+ *   -EBUSY           memory cannot become private during a migration
+ *   -ENOTRECOVERABLE a step failed and could not be undone: stop the VM
+ *   -errno           a step failed, with this error; all is as before
+ */
+int64_t guest_memfd_convert(hwaddr start, hwaddr size, bool to_private);
+
+/**
+ * guest_memfd_fault: a vCPU could not access memory as private or shared
+ * @start: guest physical address
+ * @size: in bytes
+ * @private: how the vCPU wanted to access it
+ *
+ * Where the guest itself tells for each access (SEV-SNP, TDX), it wants the
+ * memory to be converted.  In a software-protected VM it does not: there KVM
+ * has looked the state up, and another vCPU has changed it since.  To convert
+ * it back would undo what that one has asked for; the access is to be repeated.
+ *
+ * Returns: as guest_memfd_convert()
+ */
+int64_t guest_memfd_fault(hwaddr start, hwaddr size, bool private);
+
+/**
+ * guest_memfd_private_size: bytes of all blocks that are private now
+ *
+ * Called with the BQL held.
+ */
+uint64_t guest_memfd_private_size(void);
+
+/**
+ * guest_memfd_blocks_migration: is there memory that cannot be migrated?
+ *
+ * Called with the BQL held.
+ *
+ * Returns: true, and sets @errp, if some memory is private
+ */
+bool guest_memfd_blocks_migration(Error **errp);
+
+/**
+ * guest_memfd_reset: bring all pages into their initial state
+ *
+ * Private memory is freed, so its contents are gone.  Called with the BQL held
+ * and no vCPU running.
+ *
+ * Returns: 0, or -errno; the failure has been reported.
+ */
+int guest_memfd_reset(void);
+
+#endif

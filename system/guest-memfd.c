@@ -1,0 +1,604 @@
+/*
+ * Private memory of a VM: conversion of guest memory, RAM discard
+ *
+ * A request is cut into pieces by the memory map; guest-memfd-map.c changes
+ * their state, with the operations of this file: RAM discard listeners, the
+ * accelerator, and the half whose contents have no meaning any more.
+ *
+ * Conversions are made with the BQL held, like all other changes of the memory
+ * map: no listener comes or goes, no memory is unplugged and no memslot is
+ * registered anew in the middle of one.  Readers need guest_memfd_lock() alone.
+ *
+ * Copyright (c) 2026 The qemu-gmem developers
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qapi/util.h"
+#include "qemu/error-report.h"
+#include "qemu/main-loop.h"
+#include "qemu/units.h"
+#include "hw/boards.h"
+#include "migration/misc.h"
+#include "system/address-spaces.h"
+#include "system/confidential-guest-support.h"
+#include "system/guest-memfd.h"
+#include "system/kvm_gmem.h"
+#include "system/physmem.h"
+#include "trace.h"
+
+/* A request that is longer gives way to others, for the BQL, in between. */
+#define GUEST_MEMFD_CHUNK (256 * MiB)
+
+OBJECT_DEFINE_SIMPLE_TYPE_WITH_INTERFACES(GuestMemfdBlock, guest_memfd_block,
+                                          GUEST_MEMFD_BLOCK, OBJECT,
+                                          { TYPE_RAM_DISCARD_MANAGER }, { })
+
+static GuestMemfdBlock *block_of_map(GuestMemfdMap *map)
+{
+    return container_of(map, GuestMemfdBlock, map);
+}
+
+/* Operations of the map */
+
+static void block_discard(GuestMemfdMap *map, uint64_t offset, uint64_t size)
+{
+    RamDiscardListener *rdl;
+
+    QLIST_FOREACH(rdl, &block_of_map(map)->listeners, next) {
+        MemoryRegionSection section = *rdl->section;
+
+        if (memory_region_section_intersect_range(&section, offset, size)) {
+            rdl->notify_discard(rdl, &section);
+        }
+    }
+}
+
+static int block_populate(GuestMemfdMap *map, uint64_t offset, uint64_t size)
+{
+    GuestMemfdBlock *block = block_of_map(map);
+    RamDiscardListener *rdl, *failed = NULL;
+    int ret = 0;
+
+    QLIST_FOREACH(rdl, &block->listeners, next) {
+        MemoryRegionSection section = *rdl->section;
+
+        if (memory_region_section_intersect_range(&section, offset, size)) {
+            ret = rdl->notify_populate(rdl, &section);
+            if (ret) {
+                failed = rdl;
+                break;
+            }
+        }
+    }
+    if (!failed) {
+        return 0;
+    }
+    trace_guest_memfd_populate_failed(block->rb->idstr, offset, size, ret);
+    QLIST_FOREACH(rdl, &block->listeners, next) {
+        MemoryRegionSection section = *rdl->section;
+
+        if (rdl == failed) {
+            break;
+        }
+        if (memory_region_section_intersect_range(&section, offset, size)) {
+            rdl->notify_discard(rdl, &section);
+        }
+    }
+    return ret;
+}
+
+static int block_set_private(GuestMemfdMap *map, uint64_t offset,
+                             uint64_t size, bool private)
+{
+    return kvm_gmem_set_private(block_of_map(map)->rb, offset, size, private);
+}
+
+/*
+ * Shared memory of huge pages is freed by huge pages: of those at the ends of
+ * the range, all other small pages have to be private, too.
+ */
+static int block_drop_shared(GuestMemfdBlock *block, uint64_t offset,
+                             uint64_t size)
+{
+    const uint64_t huge = block->rb->page_size;
+    uint64_t start = QEMU_ALIGN_DOWN(offset, huge);
+    uint64_t end = QEMU_ALIGN_UP(offset + size, huge);
+    uint64_t shared;
+
+    shared = start;
+    if (guest_memfd_map_next_run(&block->map, &shared, MIN(start + huge, end),
+                                 false)) {
+        start += huge;
+    }
+    shared = end - huge;
+    if (start < end &&
+        guest_memfd_map_next_run(&block->map, &shared, end, false)) {
+        end -= huge;
+    }
+    return start < end ? ram_block_discard_range(block->rb, start, end - start)
+                       : 0;
+}
+
+static int block_drop(GuestMemfdMap *map, uint64_t offset, uint64_t size,
+                      bool private)
+{
+    GuestMemfdBlock *block = block_of_map(map);
+
+    return private ? ram_block_discard_guest_memfd_range(block->rb, offset, size)
+                   : block_drop_shared(block, offset, size);
+}
+
+static const GuestMemfdMapOps guest_memfd_block_ops = {
+    .discard = block_discard,
+    .populate = block_populate,
+    .set_private = block_set_private,
+    .drop = block_drop,
+};
+
+/* RamDiscardManager: shared memory is populated */
+
+static uint64_t block_get_min_granularity(const RamDiscardManager *rdm,
+                                          const MemoryRegion *mr)
+{
+    return GUEST_MEMFD_BLOCK(rdm)->map.page_size;
+}
+
+static bool block_is_populated(const RamDiscardManager *rdm,
+                               const MemoryRegionSection *section)
+{
+    GuestMemfdBlock *block = GUEST_MEMFD_BLOCK(rdm);
+    const uint32_t page_size = block->map.page_size;
+    uint64_t end = QEMU_ALIGN_UP(section->offset_within_region +
+                                 int128_get64(section->size), page_size);
+    uint64_t offset = QEMU_ALIGN_DOWN(section->offset_within_region,
+                                      page_size);
+    bool private;
+
+    guest_memfd_lock();
+    private = guest_memfd_map_next_run(&block->map, &offset, end, true);
+    guest_memfd_unlock();
+    return !private;
+}
+
+/* With guest_memfd_lock() held */
+static int block_for_each(const GuestMemfdBlock *block,
+                          const MemoryRegionSection *section, bool private,
+                          ReplayRamDiscardState fn, void *opaque)
+{
+    uint64_t offset = section->offset_within_region, size;
+    const uint64_t end = offset + int128_get64(section->size);
+
+    for (; (size = guest_memfd_map_next_run(&block->map, &offset, end,
+                                            private)); offset += size) {
+        MemoryRegionSection part = *section;
+        int ret;
+
+        if (!memory_region_section_intersect_range(&part, offset, size)) {
+            break;
+        }
+        ret = fn(&part, opaque);
+        if (ret) {
+            return ret;
+        }
+    }
+    return 0;
+}
+
+static int block_replay_populated(const RamDiscardManager *rdm,
+                                  MemoryRegionSection *section,
+                                  ReplayRamDiscardState fn, void *opaque)
+{
+    int ret;
+
+    guest_memfd_lock();
+    ret = block_for_each(GUEST_MEMFD_BLOCK(rdm), section, false, fn, opaque);
+    guest_memfd_unlock();
+    return ret;
+}
+
+static int block_replay_discarded(const RamDiscardManager *rdm,
+                                  MemoryRegionSection *section,
+                                  ReplayRamDiscardState fn, void *opaque)
+{
+    int ret;
+
+    guest_memfd_lock();
+    ret = block_for_each(GUEST_MEMFD_BLOCK(rdm), section, true, fn, opaque);
+    guest_memfd_unlock();
+    return ret;
+}
+
+static int notify_populate(MemoryRegionSection *section, void *opaque)
+{
+    RamDiscardListener *rdl = opaque;
+
+    return rdl->notify_populate(rdl, section);
+}
+
+static int notify_discard(MemoryRegionSection *section, void *opaque)
+{
+    RamDiscardListener *rdl = opaque;
+
+    rdl->notify_discard(rdl, section);
+    return 0;
+}
+
+static void block_register_listener(RamDiscardManager *rdm,
+                                    RamDiscardListener *rdl,
+                                    MemoryRegionSection *section)
+{
+    GuestMemfdBlock *block = GUEST_MEMFD_BLOCK(rdm);
+    int ret;
+
+    rdl->section = memory_region_section_new_copy(section);
+    guest_memfd_lock();
+    QLIST_INSERT_HEAD(&block->listeners, rdl, next);
+    ret = block_for_each(block, section, false, notify_populate, rdl);
+    guest_memfd_unlock();
+    if (ret) {
+        error_report("Shared memory of %s could not be made known to a new "
+                     "user: %s", block->rb->idstr, strerror(-ret));
+    }
+}
+
+static void block_unregister_listener(RamDiscardManager *rdm,
+                                      RamDiscardListener *rdl)
+{
+    GuestMemfdBlock *block = GUEST_MEMFD_BLOCK(rdm);
+
+    guest_memfd_lock();
+    if (rdl->double_discard_supported) {
+        rdl->notify_discard(rdl, rdl->section);
+    } else {
+        block_for_each(block, rdl->section, false, notify_discard, rdl);
+    }
+    QLIST_REMOVE(rdl, next);
+    guest_memfd_unlock();
+    memory_region_section_free_copy(rdl->section);
+    rdl->section = NULL;
+}
+
+/* Blocks */
+
+/* Does the machine have private memory, and all of it private at first? */
+static bool initially_private(void)
+{
+    return current_machine->cgs && !current_machine->cgs->initially_shared;
+}
+
+bool guest_memfd_required(MachineState *machine)
+{
+    return machine->cgs && (machine->cgs->require_guest_memfd ||
+                            machine->cgs->initially_shared);
+}
+
+GuestMemfdBlock *guest_memfd_block_create(RAMBlock *rb)
+{
+    GuestMemfdBlock *block = GUEST_MEMFD_BLOCK(
+                                object_new(TYPE_GUEST_MEMFD_BLOCK));
+
+    if (memory_region_set_ram_discard_manager(rb->mr,
+                                              RAM_DISCARD_MANAGER(block))) {
+        object_unref(OBJECT(block));
+        return NULL;
+    }
+    block->rb = rb;
+    guest_memfd_map_init(&block->map, &guest_memfd_block_ops,
+                         ROUND_UP(rb->max_length, qemu_real_host_page_size()),
+                         qemu_real_host_page_size(), initially_private());
+    return block;
+}
+
+void guest_memfd_block_destroy(GuestMemfdBlock *block)
+{
+    memory_region_set_ram_discard_manager(block->rb->mr, NULL);
+    object_unref(OBJECT(block));
+}
+
+GuestMemfdBlock *guest_memfd_of(const RAMBlock *rb)
+{
+    return rb ? rb->guest_memfd_block : NULL;
+}
+
+/* Conversion */
+
+/*
+ * What of a request is RAM, and of which blocks.  Only memory that KVM takes
+ * from the guest_memfd can be private: not memory that is registered by address
+ * (see kvm-gmem.c).
+ */
+static int find_pieces(hwaddr start, hwaddr size, bool to_private,
+                       GArray *pieces, GPtrArray *regions)
+{
+    const hwaddr end = start + size;
+    int ret = 0;
+    hwaddr next;
+
+    for (; start < end && !ret; start = next) {
+        MemoryRegionSection section = memory_region_find(get_system_memory(),
+                                                         start, end - start);
+        MemoryRegion *mr = section.mr;
+        hwaddr address = section.offset_within_address_space;
+        GuestMemfdBlock *block;
+
+        if (!mr) {
+            return to_private ? -EINVAL : 0;
+        }
+        g_ptr_array_add(regions, mr);
+        next = address + int128_get64(section.size);
+        block = guest_memfd_of(mr->ram_block);
+        if (to_private && address > start) {
+            ret = -EINVAL;      /* nothing is there */
+        } else if (block) {
+            GuestMemfdPiece piece = {
+                .map = &block->map,
+                .offset = section.offset_within_region,
+                .size = next - address,
+            };
+
+            if (!QEMU_IS_ALIGNED(piece.offset | piece.size | address,
+                                 block->map.page_size)) {
+                ret = -EINVAL;
+            } else if (to_private) {
+                ret = kvm_gmem_check_bound(block->rb, address, piece.size);
+            }
+            g_array_append_val(pieces, piece);
+        } else if (to_private) {
+            ret = -EINVAL;
+        } else if (!memory_region_is_ram_device(mr) &&
+                   (memory_region_is_ram(mr) || memory_region_is_romd(mr))) {
+            ret = -EINVAL;      /* RAM or ROM; all others are devices' */
+        }
+    }
+    return ret;
+}
+
+/* Moves pieces, or the first part of one, up to a chunk; returns its size. */
+static uint64_t next_chunk(GArray *pieces, int *i, GArray *chunk)
+{
+    uint64_t size = 0;
+
+    g_array_set_size(chunk, 0);
+    for (; *i < pieces->len && size < GUEST_MEMFD_CHUNK; ) {
+        GuestMemfdPiece *piece = &g_array_index(pieces, GuestMemfdPiece, *i);
+        GuestMemfdPiece part = *piece;
+
+        part.size = MIN(part.size, GUEST_MEMFD_CHUNK - size);
+        piece->offset += part.size;
+        piece->size -= part.size;
+        *i += !piece->size;
+        size += part.size;
+        g_array_append_val(chunk, part);
+    }
+    return size;
+}
+
+static int64_t convert_pieces(GArray *pieces, bool to_private,
+                              GuestMemfdUndo *undo, bool give_way)
+{
+    g_autoptr(GArray) chunk = g_array_new(false, false,
+                                          sizeof(GuestMemfdPiece));
+    int64_t pages = 0, ret;
+    int i = 0;
+
+    while (next_chunk(pieces, &i, chunk)) {
+        guest_memfd_lock();
+        /* A migration may have begun meanwhile. */
+        ret = to_private && migration_is_running() ? -EBUSY :
+              guest_memfd_map_convert((GuestMemfdPiece *)chunk->data,
+                                      chunk->len, to_private, undo);
+        if (ret < 0 && undo && guest_memfd_undo(undo)) {
+            ret = -ENOTRECOVERABLE;
+        }
+        guest_memfd_unlock();
+        if (ret < 0) {
+            return ret;
+        }
+        pages += ret;
+        if (give_way && i < pieces->len) {
+            bql_unlock();
+            bql_lock();
+        }
+    }
+    return pages;
+}
+
+static void count(GuestMemfdMap *map, int64_t ret, int64_t begin)
+{
+    guest_memfd_lock();
+    map->stats.ns += get_clock() - begin;
+    if (ret < 0) {
+        guest_memfd_map_count_failure(map, -ret);
+    }
+    guest_memfd_unlock();
+}
+
+static void unref_region(void *opaque)
+{
+    memory_region_unref(opaque);
+}
+
+/* With the BQL held, but in between if @give_way */
+static int64_t convert(hwaddr start, hwaddr size, bool to_private,
+                       bool give_way)
+{
+    const int64_t begin = get_clock();
+    g_autoptr(GArray) pieces = g_array_new(false, false,
+                                           sizeof(GuestMemfdPiece));
+    /* What has been found stays until it need not be undone any more. */
+    g_autoptr(GPtrArray) regions = g_ptr_array_new_with_free_func(unref_region);
+    g_autoptr(GuestMemfdUndo) undo = NULL;
+    GuestMemfdMap *map;
+    int64_t ret;
+
+    ret = find_pieces(start, size, to_private, pieces, regions);
+    if (!pieces->len) {
+        return ret;
+    }
+    map = g_array_index(pieces, GuestMemfdPiece, 0).map;
+    if (!ret) {
+        if (size > GUEST_MEMFD_CHUNK) {
+            undo = guest_memfd_undo_new(to_private);
+        }
+        ret = convert_pieces(pieces, to_private, undo, give_way);
+    }
+    count(map, ret, begin);
+    return ret;
+}
+
+int64_t guest_memfd_convert(hwaddr start, hwaddr size, bool to_private)
+{
+    bool give_way = !bql_locked();
+    int64_t ret = -EINVAL;
+
+    BQL_LOCK_GUARD();
+
+    if (size && QEMU_IS_ALIGNED(start | size, qemu_real_host_page_size()) &&
+        start + size > start) {
+        ret = convert(start, size, to_private, give_way);
+    }
+    trace_guest_memfd_convert(start, size, to_private, ret);
+    return ret;
+}
+
+int64_t guest_memfd_fault(hwaddr start, hwaddr size, bool private)
+{
+    g_autoptr(GArray) pieces = NULL;
+    g_autoptr(GPtrArray) regions = NULL;
+
+    if (initially_private()) {
+        return guest_memfd_convert(start, size, private);
+    }
+
+    BQL_LOCK_GUARD();
+
+    pieces = g_array_new(false, false, sizeof(GuestMemfdPiece));
+    regions = g_ptr_array_new_with_free_func(unref_region);
+    return find_pieces(start, size, private, pieces, regions);
+}
+
+/* All of the VM */
+
+static int add_private_size(RAMBlock *rb, void *opaque)
+{
+    uint64_t *size = opaque;
+    GuestMemfdBlock *block = guest_memfd_of(rb);
+
+    if (block) {
+        *size += guest_memfd_map_private_size(&block->map);
+    }
+    return 0;
+}
+
+static GuestMemfdFailureList *query_failures(const GuestMemfdMapStats *stats)
+{
+    GuestMemfdFailureList *list = NULL, **tail = &list;
+    int i;
+
+    for (i = 0; i < ARRAY_SIZE(stats->failures); i++) {
+        GuestMemfdFailure *failure;
+
+        if (stats->failures[i]) {
+            failure = g_new0(GuestMemfdFailure, 1);
+            failure->q_errno = i;
+            failure->error = g_strdup(strerror(i));
+            failure->count = stats->failures[i];
+            QAPI_LIST_APPEND(tail, failure);
+        }
+    }
+    return list;
+}
+
+GuestMemfdConversion *guest_memfd_query_conversion(GuestMemfdBlock *block)
+{
+    GuestMemfdConversion *info = g_new0(GuestMemfdConversion, 1);
+    const GuestMemfdMapStats *stats = &block->map.stats;
+
+    guest_memfd_lock();
+    info->q_private = guest_memfd_map_private_size(&block->map);
+    info->shared = block->map.nr_pages * block->map.page_size -
+                   info->q_private;
+    info->to_private = stats->conversions[true];
+    info->to_shared = stats->conversions[false];
+    info->pages_to_private = stats->pages[true];
+    info->pages_to_shared = stats->pages[false];
+    info->failures = query_failures(stats);
+    info->time_ns = stats->ns;
+    guest_memfd_unlock();
+    return info;
+}
+
+uint64_t guest_memfd_private_size(void)
+{
+    uint64_t size = 0;
+
+    guest_memfd_lock();
+    qemu_ram_foreach_block(add_private_size, &size);
+    guest_memfd_unlock();
+    return size;
+}
+
+bool guest_memfd_blocks_migration(Error **errp)
+{
+    uint64_t size = guest_memfd_private_size();
+
+    if (size) {
+        error_setg(errp, "%" PRIu64 " bytes of the guest's memory are private "
+                   "and cannot be read to be migrated", size);
+    }
+    return size;
+}
+
+static int reset_block(RAMBlock *rb, void *opaque)
+{
+    GuestMemfdBlock *block = guest_memfd_of(rb);
+    int64_t ret = 0;
+
+    if (block) {
+        const bool private = block->map.initially_private;
+        const uint64_t size = block->map.nr_pages * block->map.page_size;
+        GuestMemfdPiece piece = { .map = &block->map, .size = size };
+
+        ret = guest_memfd_map_convert(&piece, 1, private, NULL);
+    }
+    if (ret < 0) {
+        error_report("The memory of %s could not be reset: %s", rb->idstr,
+                     strerror(-ret));
+    }
+    return MIN(ret, 0);
+}
+
+int guest_memfd_reset(void)
+{
+    int ret;
+
+    guest_memfd_lock();
+    ret = qemu_ram_foreach_block(reset_block, NULL);
+    guest_memfd_unlock();
+    return ret;
+}
+
+static void guest_memfd_block_init(Object *obj)
+{
+    QLIST_INIT(&GUEST_MEMFD_BLOCK(obj)->listeners);
+}
+
+static void guest_memfd_block_finalize(Object *obj)
+{
+    guest_memfd_map_destroy(&GUEST_MEMFD_BLOCK(obj)->map);
+}
+
+static void guest_memfd_block_class_init(ObjectClass *klass, const void *data)
+{
+    RamDiscardManagerClass *rdmc = RAM_DISCARD_MANAGER_CLASS(klass);
+
+    rdmc->get_min_granularity = block_get_min_granularity;
+    rdmc->register_listener = block_register_listener;
+    rdmc->unregister_listener = block_unregister_listener;
+    rdmc->is_populated = block_is_populated;
+    rdmc->replay_populated = block_replay_populated;
+    rdmc->replay_discarded = block_replay_discarded;
+}

@@ -1,0 +1,496 @@
+/*
+ * Unit test of system/guest-memfd-map.c: who is told what, in which order, and
+ * what is left when a step fails
+ *
+ * The accelerator, users of shared memory and the two halves are models that
+ * are wrong as soon as the map is; any call of them can be made to fail.
+ *
+ * Copyright (c) 2026 The qemu-gmem developers
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/thread.h"
+#include "qemu/units.h"
+#include "system/guest-memfd-map.h"
+
+#define PAGE 4096
+#define MAX_PAGES 512
+#define NR_MAPS 2
+#define NR_CALLS 16
+#define NR_STEPS 64
+
+typedef struct Model {
+    GuestMemfdMap map;          /* first: ops get its address */
+    bool attribute[MAX_PAGES];  /* private */
+    bool used[MAX_PAGES];       /* by users of shared memory */
+    /* Contents of each half; 0 is what freed memory reads as. */
+    int half[2][MAX_PAGES];
+} Model;
+
+/* What happened since it was cleared */
+static char steps[NR_STEPS + 1];
+static int nr_calls, nr_steps;
+/* Call number fail_at and later ones fail if bit 0, 1, ... of fail is set. */
+static int fail_at, fail_error;
+static unsigned fail;
+
+static int step(char name)
+{
+    if (nr_steps < NR_STEPS) {
+        steps[nr_steps++] = name;
+        steps[nr_steps] = 0;
+    }
+    if (nr_calls >= fail_at && nr_calls < fail_at + 32 &&
+        fail >> (nr_calls - fail_at) & 1) {
+        nr_calls++;
+        return -fail_error;
+    }
+    nr_calls++;
+    return 0;
+}
+
+static void reset_steps(int at, unsigned which, int error)
+{
+    fail_at = at;
+    fail = which;
+    fail_error = error;
+    nr_calls = nr_steps = 0;
+    steps[0] = 0;
+}
+
+static void model_discard(GuestMemfdMap *map, uint64_t offset, uint64_t size)
+{
+    Model *m = container_of(map, Model, map);
+    uint64_t page;
+
+    if (nr_steps < NR_STEPS) {
+        steps[nr_steps++] = 'd';
+        steps[nr_steps] = 0;
+    }
+    g_assert_cmpuint(size, >, 0);
+    for (page = offset / PAGE; page < (offset + size) / PAGE; page++) {
+        g_assert_true(m->used[page]);
+        m->used[page] = false;
+    }
+}
+
+static int model_populate(GuestMemfdMap *map, uint64_t offset, uint64_t size)
+{
+    Model *m = container_of(map, Model, map);
+    uint64_t page;
+    int ret = step('p');
+
+    g_assert_cmpuint(size, >, 0);
+    for (page = offset / PAGE; !ret && page < (offset + size) / PAGE; page++) {
+        g_assert_false(m->used[page]);
+        m->used[page] = true;
+    }
+    return ret;
+}
+
+static int model_set_private(GuestMemfdMap *map, uint64_t offset,
+                             uint64_t size, bool private)
+{
+    Model *m = container_of(map, Model, map);
+    uint64_t page;
+    int ret = step(private ? 'P' : 'S');
+
+    for (page = offset / PAGE; !ret && page < (offset + size) / PAGE; page++) {
+        /* Users must have let go: a pinned page cannot become private. */
+        g_assert_false(private && m->used[page]);
+        m->attribute[page] = private;
+    }
+    return ret;
+}
+
+static int model_drop(GuestMemfdMap *map, uint64_t offset, uint64_t size,
+                      bool private)
+{
+    Model *m = container_of(map, Model, map);
+    uint64_t page;
+    int ret = step(private ? 'x' : 'X');
+
+    for (page = offset / PAGE; !ret && page < (offset + size) / PAGE; page++) {
+        g_assert_true(m->attribute[page] != private);
+        m->half[private][page] = 0;
+    }
+    return ret;
+}
+
+static const GuestMemfdMapOps model_ops = {
+    .discard = model_discard,
+    .populate = model_populate,
+    .set_private = model_set_private,
+    .drop = model_drop,
+};
+
+static void model_init(Model *m, uint64_t pages, bool private)
+{
+    uint64_t page;
+
+    memset(m, 0, sizeof(*m));
+    guest_memfd_map_init(&m->map, &model_ops, pages * PAGE, PAGE, private);
+    for (page = 0; page < pages; page++) {
+        m->attribute[page] = private;
+        m->used[page] = !private;
+    }
+}
+
+static bool map_private(Model *m, uint64_t page)
+{
+    uint64_t offset = page * PAGE;
+
+    return guest_memfd_map_next_run(&m->map, &offset, offset + PAGE, true);
+}
+
+/* Map = attributes = what users were told = what is not free */
+static void model_check(Model *m)
+{
+    uint64_t page, private = 0;
+
+    for (page = 0; page < m->map.nr_pages; page++) {
+        bool p = map_private(m, page);
+
+        g_assert_cmpint(m->attribute[page], ==, p);
+        g_assert_cmpint(m->used[page], ==, !p);
+        private += p;
+    }
+    g_assert_cmpuint(guest_memfd_map_private_size(&m->map), ==,
+                     private * PAGE);
+}
+
+static int64_t convert(const GuestMemfdPiece *pieces, int n, bool private)
+{
+    int64_t ret;
+
+    guest_memfd_lock();
+    ret = guest_memfd_map_convert(pieces, n, private, NULL);
+    guest_memfd_unlock();
+    return ret;
+}
+
+static int64_t convert_one(Model *m, uint64_t page, uint64_t n, bool private)
+{
+    GuestMemfdPiece piece = { &m->map, page * PAGE, n * PAGE };
+
+    return convert(&piece, 1, private);
+}
+
+/* Who is told what, and that each run is told once */
+static void test_order(void)
+{
+    static const struct {
+        uint64_t page, n;
+        bool private;
+        int64_t ret;
+        const char *steps;
+    } cases[] = {
+        { 10, 4, true, 4, "dPX" },
+        { 10, 4, true, 0, "" },
+        { 11, 1, false, 1, "Spx" },
+        { 11, 1, false, 0, "" },
+        { 13, 1, false, 1, "Spx" },
+        /* Private: 10, 12.  The attribute is set once, and freed at once. */
+        { 0, 64, true, 62, "dddPX" },
+        { 0, 64, true, 0, "" },
+        { 20, 30, false, 30, "Spx" },
+        { 0, 100, false, 34, "Sppx" },
+        { 0, 100, false, 0, "" },
+        { MAX_PAGES - 1, 1, true, 1, "dPX" },
+        { 0, MAX_PAGES, true, MAX_PAGES - 1, "dPX" },
+        { 0, MAX_PAGES, false, MAX_PAGES, "Spx" },
+    };
+    Model m;
+    int i;
+
+    model_init(&m, MAX_PAGES, false);
+    model_check(&m);
+    for (i = 0; i < ARRAY_SIZE(cases); i++) {
+        reset_steps(0, 0, 0);
+        g_assert_cmpint(convert_one(&m, cases[i].page, cases[i].n,
+                                    cases[i].private), ==, cases[i].ret);
+        g_assert_cmpstr(steps, ==, cases[i].steps);
+        model_check(&m);
+    }
+    guest_memfd_map_destroy(&m.map);
+}
+
+/* A mixed range of 2 MiB: as many calls of users as runs to change */
+static void test_mixed(void)
+{
+    Model m;
+    int i;
+
+    model_init(&m, 512, false);
+    for (i = 0; i < 512; i += 4) {
+        convert_one(&m, i, 1 + i / 4 % 3, true);
+    }
+    reset_steps(0, 0, 0);
+    convert_one(&m, 0, 512, false);
+    g_assert_cmpint(nr_calls, ==, 1 + 128 + 1);
+    model_check(&m);
+    guest_memfd_map_destroy(&m.map);
+}
+
+/* Two pieces may show the same pages: they change once. */
+static void test_alias(void)
+{
+    Model m;
+    GuestMemfdPiece pieces[2];
+
+    model_init(&m, 64, false);
+    pieces[0] = (GuestMemfdPiece) { &m.map, 0, 32 * PAGE };
+    pieces[1] = (GuestMemfdPiece) { &m.map, 16 * PAGE, 32 * PAGE };
+    reset_steps(0, 0, 0);
+    g_assert_cmpint(convert(pieces, 2, true), ==, 48);
+    g_assert_cmpstr(steps, ==, "dPdPXX");
+    model_check(&m);
+    guest_memfd_map_destroy(&m.map);
+}
+
+static void random_pieces(Model *models, GuestMemfdPiece *pieces)
+{
+    int i;
+
+    for (i = 0; i < NR_MAPS; i++) {
+        uint64_t page = g_test_rand_int_range(0, models[i].map.nr_pages);
+        uint64_t n = g_test_rand_int_range(1, models[i].map.nr_pages - page +
+                                           1);
+
+        pieces[i] = (GuestMemfdPiece) {
+            &models[i].map, page * PAGE, n * PAGE,
+        };
+    }
+}
+
+/* Any call fails, with any errno: all is as it was. */
+static void test_failures(void)
+{
+    static const int errors[] = { EINVAL, ENOMEM, EAGAIN, EINTR, EIO, ENOSPC,
+                                  EFAULT, EBUSY };
+    static Model models[NR_MAPS];
+    int round, i, at, failed = 0, kept = 0;
+
+    for (i = 0; i < NR_MAPS; i++) {
+        model_init(&models[i], 40 + i * 60, i % 2);
+    }
+    for (round = 0; round < 3000; round++) {
+        GuestMemfdPiece pieces[NR_MAPS];
+        bool private = g_test_rand_bit();
+        int error = errors[round % ARRAY_SIZE(errors)];
+        int n = 1 + round % NR_MAPS;
+
+        random_pieces(models, pieces);
+        for (at = 0; at < NR_CALLS; at++) {
+            Model before[NR_MAPS];
+            int64_t ret;
+
+            memcpy(before, models, sizeof(models));
+            for (i = 0; i < NR_MAPS; i++) {
+                memset(models[i].half, 0x11, sizeof(models[i].half));
+            }
+            reset_steps(at, 1, error);
+            ret = convert(pieces, n, private);
+            for (i = 0; i < NR_MAPS; i++) {
+                model_check(&models[i]);
+            }
+            if (nr_calls <= at) {
+                g_assert_cmpint(ret, >=, 0);
+                break;      /* there is no such call, it has worked */
+            }
+            g_assert_cmpint(ret, ==, -error);
+            failed++;
+            for (i = 0; i < NR_MAPS; i++) {
+                g_assert_cmpmem(models[i].attribute, sizeof(bool) * MAX_PAGES,
+                                before[i].attribute, sizeof(bool) * MAX_PAGES);
+                g_assert_cmpmem(models[i].used, sizeof(bool) * MAX_PAGES,
+                                before[i].used, sizeof(bool) * MAX_PAGES);
+            }
+            /* Nothing was freed but when the second of two was to be freed. */
+            if (!strchr(steps, 'x') && !strchr(steps, 'X')) {
+                for (i = 0; i < NR_MAPS; i++) {
+                    g_assert_cmphex(models[i].half[0][0], ==, 0x11111111);
+                }
+                kept++;
+            }
+        }
+    }
+    g_assert_cmpint(failed, >, 1000);
+    g_assert_cmpint(kept, >, 1000);
+    for (i = 0; i < NR_MAPS; i++) {
+        guest_memfd_map_destroy(&models[i].map);
+    }
+}
+
+/* Conversions that are taken back later, all of them and just them */
+static void test_undo(void)
+{
+    static Model m;
+    int round;
+
+    model_init(&m, 300, false);
+    reset_steps(0, 0, 0);
+    for (round = 0; round < 200; round++) {
+        bool private = g_test_rand_bit(), before[MAX_PAGES];
+        g_autoptr(GuestMemfdUndo) undo = guest_memfd_undo_new(private);
+        int i;
+
+        convert_one(&m, g_test_rand_int_range(0, 250),
+                    g_test_rand_int_range(1, 50), g_test_rand_bit());
+        memcpy(before, m.attribute, sizeof(before));
+        guest_memfd_lock();
+        for (i = 0; i < 3; i++) {
+            GuestMemfdPiece piece = {
+                &m.map, g_test_rand_int_range(0, 200) * PAGE,
+                g_test_rand_int_range(1, 100) * PAGE,
+            };
+
+            g_assert_cmpint(guest_memfd_map_convert(&piece, 1, private, undo),
+                            >=, 0);
+        }
+        g_assert_cmpint(guest_memfd_undo(undo), ==, 0);
+        guest_memfd_unlock();
+        g_assert_cmpmem(m.attribute, sizeof(before), before, sizeof(before));
+        model_check(&m);
+    }
+    guest_memfd_map_destroy(&m.map);
+}
+
+/* The undo fails, too: that is told, so that the VM can be stopped. */
+static void test_undo_fails(void)
+{
+    static const struct {
+        bool private;
+        int at;
+        unsigned fail;
+        const char *steps;
+    } cases[] = {
+        { true, 0, 3, "dPp" },      /* attribute, then users */
+        { false, 1, 3, "SpP" },     /* users, then attribute */
+        { true, 1, 3, "dPXS" },     /* freeing, then attribute */
+        { true, 1, 5, "dPXSp" },    /* freeing, then users */
+        { false, 2, 3, "SpxdP" },   /* freeing, then attribute */
+    };
+    int i;
+
+    for (i = 0; i < ARRAY_SIZE(cases); i++) {
+        Model m;
+
+        model_init(&m, 16, !cases[i].private);
+        reset_steps(cases[i].at, cases[i].fail, ENOMEM);
+        g_assert_cmpint(convert_one(&m, 3, 5, cases[i].private), ==,
+                        -ENOTRECOVERABLE);
+        g_assert_cmpstr(steps, ==, cases[i].steps);
+        guest_memfd_map_destroy(&m.map);
+    }
+}
+
+/* next_run() against the model, from any offset */
+static void test_runs(void)
+{
+    Model m;
+    int round;
+
+    model_init(&m, 300, true);
+    reset_steps(0, 0, 0);
+    for (round = 0; round < 500; round++) {
+        uint64_t page = g_test_rand_int_range(0, 300);
+        uint64_t end = g_test_rand_int_range(page, 301), first, n;
+        bool private = g_test_rand_bit();
+        uint64_t offset = page * PAGE;
+
+        convert_one(&m, g_test_rand_int_range(0, 250),
+                    g_test_rand_int_range(1, 50), g_test_rand_bit());
+        n = guest_memfd_map_next_run(&m.map, &offset, end * PAGE, private);
+        for (first = page; first < end && m.attribute[first] != private;
+             first++) {
+            continue;
+        }
+        if (first == end) {
+            g_assert_cmpuint(n, ==, 0);
+            continue;
+        }
+        g_assert_cmpuint(offset, ==, first * PAGE);
+        for (page = first; page < end && m.attribute[page] == private;
+             page++) {
+            continue;
+        }
+        g_assert_cmpuint(n, ==, (page - first) * PAGE);
+    }
+    guest_memfd_map_destroy(&m.map);
+}
+
+/*
+ * Many threads, neighbouring and overlapping ranges: nothing gets lost.  Run
+ * by the thread sanitizer as well (make check-sanitize).
+ */
+#define NR_THREADS 4
+#define STORM_ROUNDS 5000
+
+static Model storm_models[NR_MAPS];
+
+static void *storm(void *opaque)
+{
+    g_autoptr(GRand) rand = g_rand_new_with_seed(GPOINTER_TO_UINT(opaque));
+    int round, i;
+
+    for (round = 0; round < STORM_ROUNDS; round++) {
+        GuestMemfdPiece pieces[NR_MAPS];
+        int64_t ret;
+
+        for (i = 0; i < NR_MAPS; i++) {
+            Model *m = &storm_models[i];
+            uint64_t page = g_rand_int_range(rand, 0, m->map.nr_pages - 8);
+
+            pieces[i] = (GuestMemfdPiece) {
+                &m->map, page * PAGE, g_rand_int_range(rand, 1, 8) * PAGE,
+            };
+        }
+        ret = convert(pieces, 1 + round % NR_MAPS, g_rand_boolean(rand));
+        g_assert_cmpint(ret, >=, 0);
+        guest_memfd_lock();
+        guest_memfd_map_private_size(&storm_models[0].map);
+        guest_memfd_unlock();
+    }
+    return NULL;
+}
+
+static void test_storm(void)
+{
+    QemuThread threads[NR_THREADS];
+    unsigned seed = g_test_rand_int();
+    int i;
+
+    g_test_message("seed %u", seed);
+    for (i = 0; i < NR_MAPS; i++) {
+        model_init(&storm_models[i], 200, i % 2);
+    }
+    reset_steps(0, 0, 0);
+    for (i = 0; i < NR_THREADS; i++) {
+        qemu_thread_create(&threads[i], "storm", storm,
+                           GUINT_TO_POINTER(seed + i), QEMU_THREAD_JOINABLE);
+    }
+    for (i = 0; i < NR_THREADS; i++) {
+        qemu_thread_join(&threads[i]);
+    }
+    for (i = 0; i < NR_MAPS; i++) {
+        model_check(&storm_models[i]);
+        guest_memfd_map_destroy(&storm_models[i].map);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/guest-memfd/map/order", test_order);
+    g_test_add_func("/guest-memfd/map/mixed", test_mixed);
+    g_test_add_func("/guest-memfd/map/alias", test_alias);
+    g_test_add_func("/guest-memfd/map/failures", test_failures);
+    g_test_add_func("/guest-memfd/map/undo", test_undo);
+    g_test_add_func("/guest-memfd/map/undo-fails", test_undo_fails);
+    g_test_add_func("/guest-memfd/map/runs", test_runs);
+    g_test_add_func("/guest-memfd/map/storm", test_storm);
+    return g_test_run();
+}
