@@ -1,0 +1,128 @@
+/*
+ * sw-protected-guest: a VM with private memory that needs no special hardware
+ *
+ * KVM's software-protected VM (KVM_X86_SW_PROTECTED_VM): its guest makes memory
+ * private and shared by the hypercall KVM_HC_MAP_GPA_RANGE.  All memory is
+ * shared at first, as the guest's firmware and kernel know nothing of it.  It
+ * protects from nobody yet; it is to develop and test with.
+ *
+ * Copyright (c) 2026 The qemu-gmem developers
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/error-report.h"
+#include "qom/object_interfaces.h"
+#include "hw/i386/x86.h"
+#include "system/guest-memfd.h"
+#include "system/kvm.h"
+#include "system/reset.h"
+#include "system/runstate.h"
+#include "kvm_i386.h"
+#include "confidential-guest.h"
+#include "cpu.h"
+#include <linux/kvm_para.h>
+
+#define TYPE_SW_PROTECTED_GUEST "sw-protected-guest"
+
+OBJECT_DECLARE_SIMPLE_TYPE(SwProtectedGuest, SW_PROTECTED_GUEST)
+
+struct SwProtectedGuest {
+    X86ConfidentialGuest parent_obj;
+};
+
+OBJECT_DEFINE_SIMPLE_TYPE_WITH_INTERFACES(SwProtectedGuest, sw_protected_guest,
+                                          SW_PROTECTED_GUEST,
+                                          X86_CONFIDENTIAL_GUEST,
+                                          { TYPE_USER_CREATABLE }, { })
+
+static void sw_protected_reset(void *opaque)
+{
+    if (guest_memfd_reset()) {
+        /* The guest would find memory in the wrong state. */
+        vm_stop(RUN_STATE_INTERNAL_ERROR);
+    }
+}
+
+static int sw_protected_kvm_init(ConfidentialGuestSupport *cgs, Error **errp)
+{
+    X86MachineState *x86ms = X86_MACHINE(qdev_get_machine());
+
+    /* KVM has only one address space for VMs with private memory. */
+    if (x86ms->smm == ON_OFF_AUTO_ON) {
+        error_setg(errp, "'-machine smm=on' does not work with "
+                   TYPE_SW_PROTECTED_GUEST ": leave it out or set smm=off");
+        return -EINVAL;
+    }
+    x86ms->smm = ON_OFF_AUTO_OFF;
+
+    if (kvm_vm_check_extension(kvm_state, KVM_CAP_GUEST_MEMFD) <= 0 ||
+        !(kvm_vm_check_extension(kvm_state, KVM_CAP_MEMORY_ATTRIBUTES) &
+          KVM_MEMORY_ATTRIBUTE_PRIVATE)) {
+        error_setg(errp, TYPE_SW_PROTECTED_GUEST " needs private memory, which "
+                   "this host's KVM does not offer for it: its kernel must "
+                   "have CONFIG_KVM_GENERIC_MEMORY_ATTRIBUTES");
+        return -EOPNOTSUPP;
+    }
+    if (!kvm_enable_hypercall(BIT_ULL(KVM_HC_MAP_GPA_RANGE))) {
+        error_setg(errp, TYPE_SW_PROTECTED_GUEST " needs KVM to hand over the "
+                   "hypercall KVM_HC_MAP_GPA_RANGE, which this host's does "
+                   "not: it takes Linux 5.14 or newer");
+        return -EOPNOTSUPP;
+    }
+
+    qemu_register_reset(sw_protected_reset, NULL);
+    cgs->ready = true;
+    return 0;
+}
+
+static int sw_protected_kvm_type(X86ConfidentialGuest *cg)
+{
+    if (!kvm_is_vm_type_supported(KVM_X86_SW_PROTECTED_VM)) {
+        error_report(TYPE_SW_PROTECTED_GUEST " needs software-protected VMs, "
+                     "which this host's KVM does not offer: it takes Linux "
+                     "6.8 or newer with CONFIG_KVM_SW_PROTECTED_VM=y, and "
+                     "two-dimensional paging (kvm_amd.npt=1 or "
+                     "kvm_intel.ept=1)");
+        exit(1);
+    }
+    return KVM_X86_SW_PROTECTED_VM;
+}
+
+static uint32_t sw_protected_adjust_cpuid(X86ConfidentialGuest *cg,
+                                          uint32_t function, uint32_t index,
+                                          int reg, uint32_t value)
+{
+    if (function == KVM_CPUID_FEATURES && reg == R_EAX) {
+        value |= 1u << KVM_FEATURE_HC_MAP_GPA_RANGE;
+    }
+    return value;
+}
+
+static void sw_protected_cpu_instance_init(X86ConfidentialGuest *cg,
+                                           CPUState *cpu)
+{
+    X86_CPU(cpu)->env.features[FEAT_KVM] |=
+        1u << KVM_FEATURE_HC_MAP_GPA_RANGE;
+}
+
+static void sw_protected_guest_class_init(ObjectClass *oc, const void *data)
+{
+    CONFIDENTIAL_GUEST_SUPPORT_CLASS(oc)->kvm_init = sw_protected_kvm_init;
+    X86_CONFIDENTIAL_GUEST_CLASS(oc)->kvm_type = sw_protected_kvm_type;
+    X86_CONFIDENTIAL_GUEST_CLASS(oc)->adjust_cpuid_features =
+        sw_protected_adjust_cpuid;
+    X86_CONFIDENTIAL_GUEST_CLASS(oc)->cpu_instance_init =
+        sw_protected_cpu_instance_init;
+}
+
+static void sw_protected_guest_init(Object *obj)
+{
+    CONFIDENTIAL_GUEST_SUPPORT(obj)->initially_shared = true;
+}
+
+static void sw_protected_guest_finalize(Object *obj)
+{
+}
