@@ -3,8 +3,8 @@
  */
 #include "payload.h"
 
-/* The pattern: what a word at an address has, by seed (splitmix64's mixing). */
-static uint64_t pattern(const uint64_t *at, uint64_t seed)
+/* splitmix64's mixing. */
+uint64_t pattern(const uint64_t *at, uint64_t seed)
 {
     uint64_t x = (uintptr_t)at + seed * 0x9e3779b97f4a7c15;
 
@@ -133,5 +133,21 @@ const struct test_case cases[] = {
     { "dirty", run_dirty,
       "base=,size=[,step=4K][,passes=]: checks and rewrites a word per page" },
     { "reset", run_reset, "[count=1][,keyboard=1]: resets the machine count times" },
+    { "smp", run_smp, "[cpus=][,count=10000]: all processors count, with a lock" },
+    { "cpuid-map-gpa", run_cpuid_map_gpa, "does KVM say that it has the hypercall?" },
+    { "convert", run_convert,
+      "base=,size=,private=0|1[,expect=ERRNO]: one request" },
+    { "zero", run_zero, "base=,size=: is all of it zero?" },
+    { "private-share", run_private_share,
+      "base=,size=[,seed=][,dry=]: contents over conversions of several sizes" },
+    { "requests", run_requests,
+      "base=,size=,hole=[,dry=]: a table of requests, good and bad" },
+    { "storm", run_storm,
+      "base=,size=[,base2=,size2=][,hole=,holesize=][,count=100000][,seed=][,cpus=]"
+      "[,dry=]: all processors convert, and check all contents" },
+    { "fuzz", run_fuzz,
+      "base=,size=[,hole=][,count=100000][,seed=][,cpus=][,self=1][,dry=]: any "
+      "arguments; what is outside the area keeps its contents" },
+    { "self", run_self, "base=,size=8K: makes private the page that it runs on" },
     { NULL }
 };

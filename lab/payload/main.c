@@ -21,7 +21,13 @@ struct gate {
     uint32_t offset_high, zero;
 };
 
-static struct gate idt[32];
+struct line {                   /* what say() says, before it goes out */
+    size_t n;
+    char text[512];
+};
+
+static struct gate idt[33];
+static spinlock out_lock;
 static char case_list[4096];
 static const char *current;     /* the word of the case that runs */
 static const char *current_name = "start";
@@ -41,12 +47,16 @@ void *memcpy(void *to, const void *from, size_t n)
     return start;
 }
 
-static void say_char(char c)
+static void add_char(struct line *line, char c)
 {
-    outb(0xe9, c);
+    if (line->n < sizeof(line->text)) {
+        line->text[line->n++] = c;
+    } else {
+        line->text[line->n - 1] = c;    /* too long: still ends as it should */
+    }
 }
 
-static void say_number(uint64_t value, unsigned base)
+static void add_number(struct line *line, uint64_t value, unsigned base)
 {
     char digits[20];
     int n = 0;
@@ -56,41 +66,68 @@ static void say_number(uint64_t value, unsigned base)
         value /= base;
     } while (value);
     while (n) {
-        say_char(digits[--n]);
+        add_char(line, digits[--n]);
     }
 }
 
-void say(const char *format, ...)
+static void format_line(struct line *line, const char *format, va_list args)
 {
-    va_list args;
-
-    va_start(args, format);
     for (; *format; format++) {
         if (*format != '%') {
-            say_char(*format);
+            add_char(line, *format);
             continue;
         }
         switch (*++format) {
         case 's':
             for (const char *s = va_arg(args, const char *); *s; s++) {
-                say_char(*s);
+                add_char(line, *s);
             }
             break;
+        case 'd':
         case 'u':
-            say_number(va_arg(args, uint64_t), 10);
+        {
+            uint64_t value = va_arg(args, uint64_t);
+
+            if (*format == 'd' && (int64_t)value < 0) {
+                add_char(line, '-');
+                value = -value;
+            }
+            add_number(line, value, 10);
             break;
+        }
         case 'x':
-            say("0x");
-            say_number(va_arg(args, uint64_t), 16);
+            add_char(line, '0');
+            add_char(line, 'x');
+            add_number(line, va_arg(args, uint64_t), 16);
             break;
         }
     }
+}
+
+void say(const char *format, ...)
+{
+    struct line line = { 0 };
+    va_list args;
+
+    va_start(args, format);
+    format_line(&line, format, args);
     va_end(args);
+
+    /*
+     * Nothing that can fault while the lock is held. Not with "outs": for that
+     * KVM would read the text from the shared half of our memory.
+     */
+    spin_lock(&out_lock);
+    for (size_t i = 0; i < line.n; i++) {
+        outb(0xe9, line.text[i]);
+    }
+    spin_unlock(&out_lock);
 }
 
 static _Noreturn void finish(uint64_t failed)
 {
     say("done %u failed\n", failed);
+    spin_lock(&out_lock);       /* for good: other processors still run */
     outb(0xf4, failed != 0);
     for (;;) {
         asm volatile("cli; hlt");
@@ -99,26 +136,36 @@ static _Noreturn void finish(uint64_t failed)
 
 void exception(uint64_t number, uint64_t error, uint64_t rip, uint64_t cr2)
 {
-    say("not ok %s: exception %u, error code %x, rip %x, cr2 %x\n",
-        current_name, number, error, rip, cr2);
+    say("not ok %s: exception %u, error code %x, rip %x, cr2 %x, CPU %u\n",
+        current_name, number, error, rip, cr2, (uint64_t)this_cpu());
     finish(1);
 }
 
-static void set_up_exceptions(void)
+static void set_gate(int number, uint64_t entry)
+{
+    idt[number] = (struct gate) {
+        .offset_low = entry, .selector = 8, .flags = 0x8e00,
+        .offset_middle = entry >> 16, .offset_high = entry >> 32,
+    };
+}
+
+void load_idt(void)
 {
     struct {
         uint16_t limit;
         uint64_t base;
     } __attribute__((packed)) pointer = { sizeof(idt) - 1, (uintptr_t)idt };
 
-    for (int i = 0; i < 32; i++) {
-        uint64_t entry = (uintptr_t)exception_entries[i];
-        idt[i] = (struct gate) {
-            .offset_low = entry, .selector = 8, .flags = 0x8e00,
-            .offset_middle = entry >> 16, .offset_high = entry >> 32,
-        };
-    }
     asm volatile("lidt %0" : : "m"(pointer));
+}
+
+static void set_up_exceptions(void)
+{
+    for (int i = 0; i < 32; i++) {
+        set_gate(i, (uintptr_t)exception_entries[i]);
+    }
+    set_gate(WAKE_VECTOR, (uintptr_t)wake_entry);
+    load_idt();
 }
 
 static bool is_space(char c)
@@ -191,8 +238,12 @@ uint64_t arg(const char *key, uint64_t otherwise)
 
 const char *arg_range(uint64_t **start, uint64_t **end)
 {
-    uint64_t base = arg("base", 0), size = arg("size", 0);
+    return check_range(arg("base", 0), arg("size", 0), start, end);
+}
 
+const char *check_range(uint64_t base, uint64_t size,
+                        uint64_t **start, uint64_t **end)
+{
     if (!size || base % 8 || size % 8 || base + size < base) {
         return "base= and size= must name a range of whole 64-bit words";
     }

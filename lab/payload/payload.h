@@ -7,9 +7,18 @@
 #ifndef GMEM_LAB_PAYLOAD_H
 #define GMEM_LAB_PAYLOAD_H
 
+#define MAX_CPUS 16
+#define AP_STACK_SIZE 16384
+#define TRAMPOLINE 0x8000       /* where the other processors start */
+
+#ifndef __ASSEMBLER__
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#define PAGE_SIZE 4096
+#define WAKE_VECTOR 32
 
 struct test_case {
     const char *name;
@@ -20,16 +29,116 @@ struct test_case {
 extern const struct test_case cases[];      /* ends with a NULL name */
 
 extern const char exception_entries[32][16];    /* in start.S */
+extern const char trampoline[], trampoline_end[];   /* in smp.S */
 extern char payload_end[];                      /* from the linker script */
+
+/* main.c */
 
 /* A number of the case that runs, as in "fill,base=1G,size=0x1000". */
 uint64_t arg(const char *key, uint64_t otherwise);
 
-/* To the debug port. Knows %s, %u and %x; numbers are uint64_t. */
+/*
+ * To the debug port, from any processor; lines of several do not mix. Knows
+ * %s, %u, %d and %x; numbers are uint64_t or int64_t.
+ */
 void say(const char *format, ...);
 
 /* base= and size= of the case: RAM that does not hold the payload itself. */
 const char *arg_range(uint64_t **start, uint64_t **end);
+
+/* The same for any range. */
+const char *check_range(uint64_t base, uint64_t size,
+                        uint64_t **start, uint64_t **end);
+
+void load_idt(void);
+
+/* cases.c */
+
+/* The pattern: what a word at an address has, by seed. */
+uint64_t pattern(const uint64_t *at, uint64_t seed);
+
+/* smp.c */
+
+typedef uint32_t spinlock;
+
+/*
+ * cpus= of the case, or all there are, MAX_CPUS at most; starts them. NULL, or
+ * why not.
+ */
+const char *arg_cpus(unsigned *cpus);
+
+/* Runs a function on the first n processors at once; returns after the last. */
+void on_all_cpus(unsigned n, void (*function)(unsigned cpu, void *opaque),
+                 void *opaque);
+
+unsigned this_cpu(void);
+
+struct interrupt_frame;
+void wake_entry(struct interrupt_frame *frame);
+void ap_main(unsigned cpu);
+
+/* convert.c */
+
+enum {
+    HC_MAP_GPA_RANGE = 12,
+    MAP_GPA_PRIVATE = 0x10,
+    GUEST_EINVAL = -22,         /* KVM's statuses for guests */
+    GUEST_ENOSYS = -1000,
+};
+
+/* A hypercall; of the model instead, when the case has one. */
+int64_t hypercall(uint64_t number, uint64_t a0, uint64_t a1, uint64_t a2);
+
+static inline int64_t map_gpa(uint64_t gpa, uint64_t pages, uint64_t attributes)
+{
+    return hypercall(HC_MAP_GPA_RANGE, gpa, pages, attributes);
+}
+
+/* KVM_FEATURE_HC_MAP_GPA_RANGE in the CPUID leaves of KVM. */
+bool has_map_gpa(void);
+
+/* As arg_range() for conversions, which are of whole pages. */
+const char *arg_pages(const char *base_key, const char *size_key,
+                      uint64_t *start, uint64_t *end);
+
+/* model.c */
+
+struct extent {
+    uint64_t start, end;
+};
+
+/*
+ * dry= of the case: 0: conversions are KVM's; else a model's, in which these
+ * extents are all the RAM there is. 1: a right one; 2: it forgets to zero a
+ * page now and then, and does not see overflows; 3: processors can lose each
+ * other's changes. So it is seen that a case finds what is wrong.
+ */
+const char *arg_dry(const struct extent *ram, unsigned n);
+
+/* Whether there is a model, and what it says. */
+bool model_hypercall(uint64_t number, uint64_t a0, uint64_t a1, uint64_t a2,
+                     int64_t *status);
+
+void model_end(void);           /* at a case's end */
+
+/*
+ * Memory behind the payload, zeroed, until the case's end. NULL if there is not
+ * as much below the limit.
+ */
+void *scratch(size_t size, uint64_t limit);
+
+/* Cases of other files than cases.c */
+const char *run_smp(void);
+const char *run_cpuid_map_gpa(void);
+const char *run_convert(void);
+const char *run_zero(void);
+const char *run_private_share(void);
+const char *run_self(void);
+const char *run_requests(void);
+const char *run_storm(void);
+const char *run_fuzz(void);
+
+/* Instructions */
 
 static inline void outb(uint16_t port, uint8_t value)
 {
@@ -48,4 +157,48 @@ static inline void outw(uint16_t port, uint16_t value)
     asm volatile("outw %0, %1" : : "a"(value), "Nd"(port) : "memory");
 }
 
+static inline uint64_t rdtsc(void)
+{
+    uint32_t low, high;
+    asm volatile("rdtsc" : "=a"(low), "=d"(high));
+    return (uint64_t)high << 32 | low;
+}
+
+static inline void cpuid(uint32_t leaf, uint32_t regs[4])
+{
+    asm volatile("cpuid"
+                 : "=a"(regs[0]), "=b"(regs[1]), "=c"(regs[2]), "=d"(regs[3])
+                 : "a"(leaf), "c"(0));
+}
+
+static inline void pause(void)
+{
+    asm volatile("pause" : : : "memory");
+}
+
+static inline void spin_lock(spinlock *lock)
+{
+    while (__atomic_exchange_n(lock, 1, __ATOMIC_ACQUIRE)) {
+        while (__atomic_load_n(lock, __ATOMIC_RELAXED)) {
+            pause();
+        }
+    }
+}
+
+static inline void spin_unlock(spinlock *lock)
+{
+    __atomic_store_n(lock, 0, __ATOMIC_RELEASE);
+}
+
+/* A random number, of the splitmix64 generator. */
+static inline uint64_t random_number(uint64_t *state)
+{
+    uint64_t x = *state += 0x9e3779b97f4a7c15;
+
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9;
+    x = (x ^ x >> 27) * 0x94d049bb133111eb;
+    return x ^ x >> 31;
+}
+
+#endif
 #endif

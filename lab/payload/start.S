@@ -63,7 +63,8 @@ _start:
 /* Exceptions: number and error code onto the stack, then to C, for good. */
     .macro vector n
     .balign 16
-    .if !(\n == 8 || (\n >= 10 && \n <= 14) || \n == 17 || \n == 21 || \n == 29 || \n == 30)
+    .if !(\n == 8 || (\n >= 10 && \n <= 14) || \n == 17 || \
+          \n == 21 || \n == 29 || \n == 30)
     push $0
     .endif
     push $\n
@@ -90,6 +91,7 @@ exception_common:
 
     .section .rodata
     .balign 8
+    .globl gdt
 gdt:
     .quad 0
     .quad 0x00af9a000000ffff    /* 8: 64-bit code */
@@ -100,6 +102,7 @@ gdt_pointer:
 
     .bss
     .balign 4096
+    .globl pml4
 pml4:
     .skip 4096
 pdpt:

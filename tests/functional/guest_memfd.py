@@ -106,7 +106,9 @@ class Console:
 
 class GuestMemfdTest(QemuSystemTest):
 
-    kvm_works = {}      # by QEMU binary: None, or why not
+    kvm_works = {}      # by class and QEMU binary: None, or why not
+    machine_args = ()   # of each VM
+    machine_props = ''  # of each machine
 
     @classmethod
     def add_cases(cls, method, cases):
@@ -126,9 +128,10 @@ class GuestMemfdTest(QemuSystemTest):
         self.guests = os.getenv('QEMU_TEST_GMEM_GUESTS')
         if not self.guests:
             self.skipTest('QEMU_TEST_GMEM_GUESTS is not set')
-        if self.qemu_bin not in self.kvm_works:
-            self.kvm_works[self.qemu_bin] = self.probe()
-        why = self.kvm_works[self.qemu_bin]
+        kind = (type(self), self.qemu_bin)
+        if kind not in self.kvm_works:
+            self.kvm_works[kind] = self.probe()
+        why = self.kvm_works[kind]
         if why and os.getenv('QEMU_TEST_GMEM_REQUIRED'):
             self.fail(why)
         if why:
@@ -179,7 +182,7 @@ class GuestMemfdTest(QemuSystemTest):
         parameters, with the console on the first serial port.
         """
         vm = self.get_vm(name=name)
-        machine += ',vmport=off'
+        machine += ',vmport=off' + self.machine_props
         vm.add_args('-nodefaults', '-no-user-config', '-accel', 'kvm',
                     '-cpu', cpu, '-m', f'{memory}M')
         if backend:
@@ -200,7 +203,7 @@ class GuestMemfdTest(QemuSystemTest):
                         '-initrd', self.guest_file('guest-initramfs.cpio'),
                         '-append', 'console=ttyS0 quiet panic=-1 '
                         'memhp_default_state=online_movable ' + linux)
-        vm.add_args(*args)
+        vm.add_args(*self.machine_args, *args)
         return vm
 
     def console(self, vm):
