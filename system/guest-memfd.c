@@ -303,6 +303,33 @@ GuestMemfdBlock *guest_memfd_of(const RAMBlock *rb)
     return rb ? rb->guest_memfd_block : NULL;
 }
 
+/* QEMU's own access */
+
+bool guest_memfd_may_access(const MemoryRegion *mr, hwaddr offset,
+                            hwaddr *size)
+{
+    GuestMemfdBlock *block = guest_memfd_of(mr->ram_block);
+    uint64_t from, run, left;
+    bool private;
+
+    /* Where all is private at first, QEMU loads the guest into shared halves */
+    if (likely(!block) || block->map.initially_private) {
+        return true;
+    }
+    from = QEMU_ALIGN_DOWN(offset, block->map.page_size);
+    left = block->map.nr_pages * block->map.page_size;
+    left = QEMU_ALIGN_UP(MIN(offset + *size, left), block->map.page_size);
+    guest_memfd_lock();
+    run = from;
+    private = guest_memfd_map_next_run(&block->map, &run, from +
+                                       block->map.page_size, true);
+    run = from;
+    run = guest_memfd_map_next_run(&block->map, &run, left, private);
+    guest_memfd_unlock();
+    *size = MIN(*size, from + run - offset);
+    return !private;
+}
+
 /* Conversion */
 
 /*

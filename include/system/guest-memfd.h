@@ -57,6 +57,20 @@ void guest_memfd_block_destroy(GuestMemfdBlock *block);
 GuestMemfdBlock *guest_memfd_of(const RAMBlock *rb);
 
 /**
+ * guest_memfd_may_access: may QEMU and its devices access guest memory?
+ * @mr: RAM or anything else
+ * @offset: in @mr
+ * @size: in bytes; is set to how far the answer holds
+ *
+ * QEMU's memory for private pages is not theirs: an access would read zeros,
+ * take host memory, and be lost with the next conversion.
+ *
+ * Returns: false if the memory is private
+ */
+bool guest_memfd_may_access(const MemoryRegion *mr, hwaddr offset,
+                            hwaddr *size);
+
+/**
  * guest_memfd_query_conversion: what QMP tells about private memory
  * @block: the block
  *

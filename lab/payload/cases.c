@@ -148,6 +148,7 @@ const struct test_case cases[] = {
     { "fuzz", run_fuzz,
       "base=,size=[,hole=][,count=100000][,seed=][,cpus=][,self=1][,dry=]: any "
       "arguments; what is outside the area keeps its contents" },
+    { "dma", run_dma, "at=[,refused=1]: a device writes there, or cannot" },
     { "self", run_self, "base=,size=8K: makes private the page that it runs on" },
     { NULL }
 };

@@ -134,6 +134,7 @@ const char *run_convert(void);
 const char *run_zero(void);
 const char *run_private_share(void);
 const char *run_self(void);
+const char *run_dma(void);
 const char *run_requests(void);
 const char *run_storm(void);
 const char *run_fuzz(void);
@@ -150,6 +151,11 @@ static inline uint8_t inb(uint16_t port)
     uint8_t value;
     asm volatile("inb %1, %0" : "=a"(value) : "Nd"(port) : "memory");
     return value;
+}
+
+static inline void outl(uint16_t port, uint32_t value)
+{
+    asm volatile("outl %0, %1" : : "a"(value), "Nd"(port) : "memory");
 }
 
 static inline void outw(uint16_t port, uint16_t value)

@@ -6,6 +6,10 @@
 #
 # Copyright (c) 2026 The qemu-gmem developers
 
+import os
+import re
+import socket
+
 from guest_memfd import GuestMemfdTest, MIB
 
 GMEM = 'memory-backend-guest-memfd'
@@ -25,6 +29,11 @@ class GuestMemfdPrivate(GuestMemfdTest):
          GMEM, 1, '-device', 'VGA'),
         ('memfd', 'private-share,base=64M,size=16M', 'memory-backend-memfd', 1),
         ('ram', 'private-share,base=64M,size=16M', 'memory-backend-ram', 1),
+        ('dma', 'dma,at=80M convert,base=80M,size=8K,private=1 '
+                'dma,at=80M,refused=1 dma,at=0x5001ffc,refused=1 dma,at=0x5002000 '
+                'convert,base=80M,size=4K,private=0 dma,at=80M '
+                'dma,at=0x5001000,refused=1',
+         GMEM, 1),
         ('storm', f'storm,{AREA},{HOLE},count=8000', GMEM, 4),
         ('storm_ram', f'storm,{AREA},{HOLE},count=4000',
          'memory-backend-ram', 4),
@@ -114,6 +123,52 @@ class GuestMemfdPrivate(GuestMemfdTest):
         vm.cmd('migrate', uri=uri)
         self.wait_for('the migration is over', lambda: vm.cmd('query-migrate')
                       ['status'] == 'completed')
+
+    @staticmethod
+    def gdb_read(sock, address, size):
+        """What gdb's packet for reading memory is answered with."""
+        packet = f'm{address:x},{size:x}'
+        sock.sendall(f'${packet}#{sum(packet.encode()) % 256:02x}'.encode())
+        data = b''
+        while not re.search(b'#..', data):
+            data += sock.recv(4096)
+        sock.sendall(b'+')
+        return re.search(rb'\$(.*)#..', data)[1].decode()
+
+    def test_access(self):
+        """QEMU itself gets at shared memory alone."""
+        gdb = os.path.join(self.socket_dir().name, 'gdb')
+        vm, console = self.start(
+            'vm', '-chardev', f'socket,id=gdb,path={gdb},server=on,wait=off',
+            '-gdb', 'chardev:gdb',
+            payload='convert,base=80M,size=1M,private=1 '
+                    'fill,base=80M,size=1M,seed=7 fill,base=81M,size=1M,seed=7 '
+                    'verify,base=80M,size=1M,seed=7')
+        console.expect('^done 0 failed')
+        vm.cmd('stop')
+
+        dump = self.scratch_file('memory')
+        vm.cmd('pmemsave', val=80 * MIB - 4096, size=2 * MIB + 4096,
+               filename=dump)
+        with open(dump, 'rb') as memory:
+            memory.read(4096)
+            self.assertEqual(memory.read(MIB).strip(b'\0'), b'')
+            self.assertNotIn(0, [sum(memory.read(4096)) for _ in range(256)])
+
+        def xp(address):
+            return vm.cmd('human-monitor-command',
+                          command_line=f'xp /1xg {address}')
+
+        self.assertIn('Cannot access memory', xp(80 * MIB))
+        self.assertIn('Cannot access memory', xp(81 * MIB - 8))
+        self.assertRegex(xp(81 * MIB), ': 0x[0-9a-f]{16}')
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(gdb)
+            self.assertRegex(self.gdb_read(sock, 80 * MIB, 8), '^E..$')
+            self.assertRegex(self.gdb_read(sock, 81 * MIB - 4, 8), '^E..$')
+            self.assertRegex(self.gdb_read(sock, 81 * MIB, 8), '^[0-9a-f]{16}$')
+            self.assertEqual(self.conversion(vm)['private'], 1 * MIB)
+        vm.cmd('cont')
 
     def test_busy(self):
         """Nothing becomes private while a migration runs."""
