@@ -5,7 +5,7 @@ PREFIX ?= /usr/local
 export PREFIX
 
 .PHONY: all deps install patches style lab run check check-unit check-qtest \
-        check-functional check-upstream clean help
+        check-functional check-upstream check-long clean help
 
 all: ## build QEMU (the default): build/qemu/qemu-system-x86_64 and its tools
 	@scripts/deps --check
@@ -39,8 +39,11 @@ check: deps ## all tests; the parts are check-unit, -qtest, -functional, -upstre
 check-unit check-qtest check-functional check-upstream: deps
 	@scripts/check $(@:check-%=%)
 
+check-long: deps ## storms and fuzzers of private memory: 100,000 requests each
+	@scripts/check long
+
 clean: ## remove what was built here, but for build/src, which may hold your work
 	rm -rf build/qemu build/lab build/lab-out build/configure.log
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18

@@ -59,7 +59,8 @@ class Console:
         """Did the guest find something wrong, up to there?"""
         failed = GUEST_FAILED.search(self.pending, 0, end)
         if failed:
-            self.test.fail(f'the guest says: {failed[0].decode()}')
+            before = self.pending[max(0, failed.start() - 500):failed.end()]
+            self.test.fail(f'the guest says: {before.decode()}')
 
     def skip(self):
         """Passes over all that has come so far."""

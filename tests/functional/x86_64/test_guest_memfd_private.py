@@ -15,6 +15,7 @@ from guest_memfd import GuestMemfdTest, MIB
 GMEM = 'memory-backend-guest-memfd'
 AREA = 'base=64M,size=64M'
 HOLE = 'hole=3G,holesize=16M'
+LONG = int(os.getenv('QEMU_TEST_GMEM_LONG', '1'))   # times as many requests
 
 
 class GuestMemfdPrivate(GuestMemfdTest):
@@ -34,10 +35,10 @@ class GuestMemfdPrivate(GuestMemfdTest):
                 'convert,base=80M,size=4K,private=0 dma,at=80M '
                 'dma,at=0x5001000,refused=1',
          GMEM, 1),
-        ('storm', f'storm,{AREA},{HOLE},count=8000', GMEM, 4),
-        ('storm_ram', f'storm,{AREA},{HOLE},count=4000',
+        ('storm', f'storm,{AREA},{HOLE},count={8000 * LONG}', GMEM, 4),
+        ('storm_ram', f'storm,{AREA},{HOLE},count={4000 * LONG}',
          'memory-backend-ram', 4),
-        ('fuzz', f'fuzz,{AREA},count=8000', GMEM, 4),
+        ('fuzz', f'fuzz,{AREA},count={8000 * LONG}', GMEM, 4),
     )
     LINUX = (('boot', GMEM), ('boot_ram', 'memory-backend-ram'))
 
@@ -52,7 +53,7 @@ class GuestMemfdPrivate(GuestMemfdTest):
     def payload(self, cases, backend, cpus, *args):
         vm, console = self.start('vm', '-smp', str(cpus), *args,
                                  payload=cases, backend=backend)
-        console.expect('^done 0 failed', 300)
+        console.expect('^done 0 failed', 300 * LONG)
         self.assert_bound(vm)
         conversion = self.conversion(vm)
         self.assertGreater(conversion['to-private'], 0)
@@ -162,6 +163,10 @@ class GuestMemfdPrivate(GuestMemfdTest):
         self.assertIn('Cannot access memory', xp(80 * MIB))
         self.assertIn('Cannot access memory', xp(81 * MIB - 8))
         self.assertRegex(xp(81 * MIB), ': 0x[0-9a-f]{16}')
+        text = vm.cmd('human-monitor-command', command_line='info guest-memfd')
+        self.assertIn('private 1 MiB, shared 255 MiB', text)
+        # 256 KiB a character: the MiB that is private, and one that is shared
+        self.assertIn('000005000000 PPPPssss....', text)
         with socket.socket(socket.AF_UNIX) as sock:
             sock.connect(gdb)
             self.assertRegex(self.gdb_read(sock, 80 * MIB, 8), '^E..$')
