@@ -480,7 +480,6 @@ int64_t guest_memfd_convert(hwaddr start, hwaddr size, bool to_private)
 {
     bool give_way = !bql_locked();
     int64_t ret = -EINVAL;
-
     BQL_LOCK_GUARD();
 
     if (size && QEMU_IS_ALIGNED(start | size, qemu_real_host_page_size()) &&
@@ -493,17 +492,14 @@ int64_t guest_memfd_convert(hwaddr start, hwaddr size, bool to_private)
 
 int64_t guest_memfd_fault(hwaddr start, hwaddr size, bool private)
 {
-    g_autoptr(GArray) pieces = NULL;
-    g_autoptr(GPtrArray) regions = NULL;
+    BQL_LOCK_GUARD();           /* first: regions are unreferenced under it */
+    g_autoptr(GArray) pieces = g_array_new(false, false,
+                                           sizeof(GuestMemfdPiece));
+    g_autoptr(GPtrArray) regions = g_ptr_array_new_with_free_func(unref_region);
 
     if (initially_private()) {
         return guest_memfd_convert(start, size, private);
     }
-
-    BQL_LOCK_GUARD();
-
-    pieces = g_array_new(false, false, sizeof(GuestMemfdPiece));
-    regions = g_ptr_array_new_with_free_func(unref_region);
     return find_pieces(start, size, private, pieces, regions);
 }
 
