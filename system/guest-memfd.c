@@ -187,28 +187,30 @@ static int block_for_each(const GuestMemfdBlock *block,
     return 0;
 }
 
-static int block_replay_populated(const RamDiscardManager *rdm,
-                                  MemoryRegionSection *section,
-                                  ReplayRamDiscardState fn, void *opaque)
+static int block_replay(const RamDiscardManager *rdm,
+                        const MemoryRegionSection *section, bool private,
+                        ReplayRamDiscardState fn, void *opaque)
 {
     int ret;
 
     guest_memfd_lock();
-    ret = block_for_each(GUEST_MEMFD_BLOCK(rdm), section, false, fn, opaque);
+    ret = block_for_each(GUEST_MEMFD_BLOCK(rdm), section, private, fn, opaque);
     guest_memfd_unlock();
     return ret;
+}
+
+static int block_replay_populated(const RamDiscardManager *rdm,
+                                  MemoryRegionSection *section,
+                                  ReplayRamDiscardState fn, void *opaque)
+{
+    return block_replay(rdm, section, false, fn, opaque);
 }
 
 static int block_replay_discarded(const RamDiscardManager *rdm,
                                   MemoryRegionSection *section,
                                   ReplayRamDiscardState fn, void *opaque)
 {
-    int ret;
-
-    guest_memfd_lock();
-    ret = block_for_each(GUEST_MEMFD_BLOCK(rdm), section, true, fn, opaque);
-    guest_memfd_unlock();
-    return ret;
+    return block_replay(rdm, section, true, fn, opaque);
 }
 
 static int notify_populate(MemoryRegionSection *section, void *opaque)
@@ -271,8 +273,8 @@ static bool initially_private(void)
 
 bool guest_memfd_required(MachineState *machine)
 {
-    return machine->cgs && (machine->cgs->require_guest_memfd ||
-                            machine->cgs->initially_shared);
+    return machine_require_guest_memfd(machine) ||
+           (machine->cgs && machine->cgs->initially_shared);
 }
 
 GuestMemfdBlock *guest_memfd_block_create(RAMBlock *rb)
@@ -554,7 +556,8 @@ GuestMemfdConversion *guest_memfd_query_conversion(GuestMemfdBlock *block)
     return info;
 }
 
-uint64_t guest_memfd_private_size(void)
+/* Bytes of all blocks that are private now */
+static uint64_t guest_memfd_private_size(void)
 {
     uint64_t size = 0;
 

@@ -110,7 +110,7 @@ static KVMGmemView kvm_gmem_slot_view(const KVMSlot *slot)
     };
 }
 
-/* Bytes of a slot's memory that are private */
+/* Is any of a slot's memory private? */
 static bool kvm_gmem_slot_has_private(const KVMSlot *slot)
 {
     GuestMemfdBlock *block = slot->guest_memfd_block;
@@ -375,20 +375,28 @@ void kvm_gmem_slot_registered(KVMSlot *slot)
     slot->guest_memfd_attributes = size;
 }
 
+/* The part of a block's range that a slot has attributes for, if there is any */
+static bool kvm_gmem_slot_part(const KVMSlot *slot,
+                               const GuestMemfdBlock *block,
+                               uint64_t *from, uint64_t *to)
+{
+    *from = MAX(*from, slot->guest_memfd_offset);
+    *to = MIN(*to, slot->guest_memfd_offset + slot->guest_memfd_attributes);
+    return slot->guest_memfd_block == block && *from < *to;
+}
+
 int kvm_gmem_set_private(const RAMBlock *rb, uint64_t offset, uint64_t size,
                          bool private)
 {
     const KVMMemoryListener *kml = kvm_state->as[0].ml;
-    const uint64_t end = offset + size;
+    const GuestMemfdBlock *block = guest_memfd_of(rb);
     int i, ret = 0;
 
     for (i = 0; i < kml->nr_slots_allocated && !ret; i++) {
         const KVMSlot *slot = &kml->slots[i];
-        uint64_t from = MAX(offset, slot->guest_memfd_offset);
-        uint64_t to = MIN(end, slot->guest_memfd_offset + slot->memory_size);
+        uint64_t from = offset, to = offset + size;
 
-        if (slot->guest_memfd_attributes && from < to &&
-            slot->guest_memfd_block == guest_memfd_of(rb)) {
+        if (kvm_gmem_slot_part(slot, block, &from, &to)) {
             ret = kvm_gmem_set_attribute(slot->start_addr + from -
                                          slot->guest_memfd_offset, to - from,
                                          private);
@@ -397,11 +405,9 @@ int kvm_gmem_set_private(const RAMBlock *rb, uint64_t offset, uint64_t size,
     /* Those before the one that failed: the map has the state before. */
     for (i -= 2; ret && i >= 0; i--) {
         const KVMSlot *slot = &kml->slots[i];
-        uint64_t from = MAX(offset, slot->guest_memfd_offset);
-        uint64_t to = MIN(end, slot->guest_memfd_offset + slot->memory_size);
+        uint64_t from = offset, to = offset + size;
 
-        if (slot->guest_memfd_attributes && from < to &&
-            slot->guest_memfd_block == guest_memfd_of(rb) &&
+        if (kvm_gmem_slot_part(slot, block, &from, &to) &&
             kvm_gmem_slot_set_runs(slot, from, to, !private, !private)) {
             return -ENOTRECOVERABLE;
         }

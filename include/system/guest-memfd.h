@@ -117,13 +117,6 @@ int64_t guest_memfd_convert(hwaddr start, hwaddr size, bool to_private);
 int64_t guest_memfd_fault(hwaddr start, hwaddr size, bool private);
 
 /**
- * guest_memfd_private_size: bytes of all blocks that are private now
- *
- * Called with the BQL held.
- */
-uint64_t guest_memfd_private_size(void);
-
-/**
  * guest_memfd_blocks_migration: is there memory that cannot be migrated?
  *
  * Called with the BQL held.

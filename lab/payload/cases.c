@@ -19,30 +19,44 @@ static const char *run_hello(void)
     return NULL;
 }
 
+void fill(uint64_t start, uint64_t end, uint64_t seed)
+{
+    for (uint64_t *p = (uint64_t *)start; p < (uint64_t *)end; p++) {
+        *p = pattern(p, seed);
+    }
+}
+
+const char *check_filled(uint64_t start, uint64_t end, uint64_t seed)
+{
+    for (uint64_t *p = (uint64_t *)start; p < (uint64_t *)end; p++) {
+        uint64_t value = *p;
+
+        if (value != pattern(p, seed)) {
+            say("# at %x: %x, not %x\n", (uintptr_t)p, value, pattern(p, seed));
+            return "wrong contents";
+        }
+    }
+    return NULL;
+}
+
 static const char *run_fill(void)
 {
-    uint64_t *p, *end, seed = arg("seed", 0);
-    const char *why = arg_range(&p, &end);
+    uint64_t *start, *end;
+    const char *why = arg_range(&start, &end);
 
-    for (; !why && p < end; p++) {
-        *p = pattern(p, seed);
+    if (!why) {
+        fill((uintptr_t)start, (uintptr_t)end, arg("seed", 0));
     }
     return why;
 }
 
 static const char *run_verify(void)
 {
-    uint64_t *p, *end, seed = arg("seed", 0);
-    const char *why = arg_range(&p, &end);
+    uint64_t *start, *end;
+    const char *why = arg_range(&start, &end);
 
-    for (; !why && p < end; p++) {
-        uint64_t value = *p;
-        if (value != pattern(p, seed)) {
-            say("# at %x: %x, not %x\n", (uintptr_t)p, value, pattern(p, seed));
-            return "wrong contents";
-        }
-    }
-    return why;
+    return why ?: check_filled((uintptr_t)start, (uintptr_t)end,
+                               arg("seed", 0));
 }
 
 static const char *run_checksum(void)

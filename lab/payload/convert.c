@@ -119,26 +119,6 @@ const char *run_zero(void)
     return why ?: check_zero((uintptr_t)start, (uintptr_t)end);
 }
 
-static void fill(uint64_t start, uint64_t end, uint64_t seed)
-{
-    for (uint64_t *p = (uint64_t *)start; p < (uint64_t *)end; p++) {
-        *p = pattern(p, seed);
-    }
-}
-
-static const char *check_filled(uint64_t start, uint64_t end, uint64_t seed)
-{
-    for (uint64_t *p = (uint64_t *)start; p < (uint64_t *)end; p++) {
-        uint64_t value = *p;
-
-        if (value != pattern(p, seed)) {
-            say("# at %x: %x, not %x\n", (uintptr_t)p, value, pattern(p, seed));
-            return "wrong contents";
-        }
-    }
-    return NULL;
-}
-
 static const char *convert(uint64_t start, uint64_t end, bool private)
 {
     int64_t status = map_gpa(start, (end - start) / PAGE_SIZE,
@@ -320,7 +300,7 @@ const char *run_dma(void)
     outl(0x518, __builtin_bswap32((uintptr_t)&request));
     while (__atomic_load_n(&request.control, __ATOMIC_ACQUIRE) &
            ~__builtin_bswap32(1)) {
-        asm volatile("pause");
+        pause();
     }
     refused = request.control;
     want = refused ? before : signature;

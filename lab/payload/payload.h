@@ -57,6 +57,10 @@ void load_idt(void);
 /* The pattern: what a word at an address has, by seed. */
 uint64_t pattern(const uint64_t *at, uint64_t seed);
 
+/* Writes the pattern; checks it: NULL, or what is wrong. */
+void fill(uint64_t start, uint64_t end, uint64_t seed);
+const char *check_filled(uint64_t start, uint64_t end, uint64_t seed);
+
 /* smp.c */
 
 typedef uint32_t spinlock;

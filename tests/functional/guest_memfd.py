@@ -16,6 +16,8 @@ import time
 from qemu_test import QemuSystemTest
 
 MIB = 1 << 20
+# In the guest: its memory in KiB
+MEMTOTAL = "awk '/^MemTotal/ { print $2 }' /proc/meminfo"
 # What Linux names the file
 GUEST_MEMFD_LINK = '[kvm-gmem]'
 GUEST_FAILED = re.compile(rb'Kernel panic.*|guest: FAIL.*|^FAIL.*|^not ok .*',

@@ -9,7 +9,7 @@
 import os
 import shutil
 
-from guest_memfd import GuestMemfdTest, MIB
+from guest_memfd import GuestMemfdTest, MEMTOTAL, MIB
 
 FIRMWARE = '/usr/share/OVMF'
 OVMF_STARTED = '\x1b\\[2J'      # it clears the screen
@@ -48,7 +48,7 @@ class GuestMemfdBoot(GuestMemfdTest):
         console.expect(LINUX_STARTED, 180)
         tseg = TSEG if 'secboot' in (code or '') else 0
         self.assertGreater(
-            console.number("awk '/^MemTotal/ { print $2 }' /proc/meminfo"),
+            console.number(MEMTOTAL),
             200 * 1024 - tseg // 1024)
         self.assert_bound(vm, hidden=tseg)
 

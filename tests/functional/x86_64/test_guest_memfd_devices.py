@@ -10,9 +10,7 @@ import hashlib
 import os
 import subprocess
 
-from guest_memfd import GuestMemfdTest, MIB
-
-MEMTOTAL = "awk '/^MemTotal/ { print $2 }' /proc/meminfo"
+from guest_memfd import GuestMemfdTest, MEMTOTAL, MIB
 
 
 class GuestMemfdDevices(GuestMemfdTest):
