@@ -3,6 +3,7 @@
  * copies this code, straight into 64 bits with the first processor's tables.
  */
 #include "payload.h"
+#include "long-mode.inc"
 
     .text
     .code16
@@ -11,14 +12,7 @@ trampoline:
     cli
     xorw %ax, %ax
     movw %ax, %ds
-    movl $pml4, %eax
-    movl %eax, %cr3
-    movl $0x20, %eax            /* PAE */
-    movl %eax, %cr4
-    movl $0xc0000080, %ecx      /* EFER: long mode */
-    rdmsr
-    orl $0x100, %eax
-    wrmsr
+    prepare_long_mode
     lgdtl TRAMPOLINE + trampoline_gdt - trampoline
     movl $0x80000011, %eax      /* paging, protection, extension type */
     movl %eax, %cr0

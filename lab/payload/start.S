@@ -3,6 +3,8 @@
  * start info's address in ebx) into 64 bits with RAM mapped one to one; and the
  * entries of exceptions.
  */
+#include "long-mode.inc"
+
 #define MAPPED_GIB 64
 
     .section .note.pvh, "a", @note
@@ -38,14 +40,7 @@ _start:
     jb 2b
     movl $pdpt + 3, pml4
 
-    movl $pml4, %eax
-    movl %eax, %cr3
-    movl $0x20, %eax            /* PAE */
-    movl %eax, %cr4
-    movl $0xc0000080, %ecx      /* EFER: long mode */
-    rdmsr
-    orl $0x100, %eax
-    wrmsr
+    prepare_long_mode
     movl $0x80000011, %eax      /* paging, protection, extension type */
     movl %eax, %cr0
     lgdt gdt_pointer
