@@ -163,6 +163,9 @@ const struct test_case cases[] = {
       "base=,size=[,hole=][,count=100000][,seed=][,cpus=][,self=1][,dry=]: any "
       "arguments; what is outside the area keeps its contents" },
     { "dma", run_dma, "at=[,refused=1]: a device writes there, or cannot" },
+    { "edu", run_edu,
+      "at=,via=[,refused=1][,during=0|1][,device=0][,seed=]: an edu device "
+      "copies between pages, and at= is converted before it begins" },
     { "self", run_self, "base=,size=8K: makes private the page that it runs on" },
     { NULL }
 };

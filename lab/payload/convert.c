@@ -98,7 +98,7 @@ const char *run_convert(void)
     return NULL;
 }
 
-static const char *check_zero(uint64_t start, uint64_t end)
+const char *check_zero(uint64_t start, uint64_t end)
 {
     for (uint64_t *p = (uint64_t *)start; p < (uint64_t *)end; p++) {
         uint64_t value = *p;
@@ -119,7 +119,7 @@ const char *run_zero(void)
     return why ?: check_zero((uintptr_t)start, (uintptr_t)end);
 }
 
-static const char *convert(uint64_t start, uint64_t end, bool private)
+const char *convert(uint64_t start, uint64_t end, bool private)
 {
     int64_t status = map_gpa(start, (end - start) / PAGE_SIZE,
                              private ? MAP_GPA_PRIVATE : 0);

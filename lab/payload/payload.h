@@ -105,6 +105,11 @@ bool has_map_gpa(void);
 const char *arg_pages(const char *base_key, const char *size_key,
                       uint64_t *start, uint64_t *end);
 
+/* One request, which must succeed. */
+const char *convert(uint64_t start, uint64_t end, bool private);
+
+const char *check_zero(uint64_t start, uint64_t end);
+
 /* model.c */
 
 struct extent {
@@ -139,6 +144,7 @@ const char *run_zero(void);
 const char *run_private_share(void);
 const char *run_self(void);
 const char *run_dma(void);
+const char *run_edu(void);
 const char *run_requests(void);
 const char *run_storm(void);
 const char *run_fuzz(void);
@@ -165,6 +171,27 @@ static inline void outl(uint16_t port, uint32_t value)
 static inline void outw(uint16_t port, uint16_t value)
 {
     asm volatile("outw %0, %1" : : "a"(value), "Nd"(port) : "memory");
+}
+
+static inline uint32_t inl(uint16_t port)
+{
+    uint32_t value;
+    asm volatile("inl %1, %0" : "=a"(value) : "Nd"(port) : "memory");
+    return value;
+}
+
+/* Configuration space of a device on PCI bus 0, function 0 */
+
+static inline uint32_t pci_read(uint32_t slot, uint32_t offset)
+{
+    outl(0xcf8, 1u << 31 | slot << 11 | offset);
+    return inl(0xcfc);
+}
+
+static inline void pci_write(uint32_t slot, uint32_t offset, uint32_t value)
+{
+    outl(0xcf8, 1u << 31 | slot << 11 | offset);
+    outl(0xcfc, value);
 }
 
 static inline uint64_t rdtsc(void)
