@@ -167,5 +167,9 @@ const struct test_case cases[] = {
       "at=,via=[,refused=1][,during=0|1][,device=0][,seed=]: an edu device "
       "copies between pages, and at= is converted before it begins" },
     { "self", run_self, "base=,size=8K: makes private the page that it runs on" },
+    { "bench", run_bench,
+      "base=,size=[,run=][,count=10]: says what conversions take, uniform or mixed" },
+    { "churn", run_churn,
+      "base=,size=[,step=2M][,count=10]: back and forth, and written to each time" },
     { NULL }
 };

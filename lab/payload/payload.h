@@ -148,6 +148,8 @@ const char *run_edu(void);
 const char *run_requests(void);
 const char *run_storm(void);
 const char *run_fuzz(void);
+const char *run_bench(void);
+const char *run_churn(void);
 
 /* Instructions */
 

@@ -1,0 +1,87 @@
+/*
+ * The payload's measurements of conversions: bench/run has it run them under
+ * several engines. Times are TSC cycles.
+ */
+#include "payload.h"
+
+#define MAX_SAMPLES 1024
+
+struct samples {
+    uint64_t n, cycles[MAX_SAMPLES];
+};
+
+static struct samples samples[2];       /* to shared, to private */
+
+/* Kept in order, for the median. */
+static void add_sample(struct samples *s, uint64_t cycles)
+{
+    uint64_t i = s->n++;
+
+    for (; i && s->cycles[i - 1] > cycles; i--) {
+        s->cycles[i] = s->cycles[i - 1];
+    }
+    s->cycles[i] = cycles;
+}
+
+/* Once; of a mixed range every other run is in that state already. */
+static const char *measure(uint64_t start, uint64_t end, uint64_t run,
+                           bool private)
+{
+    const char *why = NULL;
+    uint64_t begin;
+
+    for (uint64_t at = start + run; run && !why && at < end; at += 2 * run) {
+        why = convert(at, at + run, private);
+    }
+    if (!why) {
+        begin = rdtsc();
+        why = convert(start, end, private);
+        add_sample(&samples[private], rdtsc() - begin);
+    }
+    return why;
+}
+
+const char *run_bench(void)
+{
+    uint64_t count = arg("count", 10), run = arg("run", 0), start, end;
+    const char *why = arg_pages("base", "size", &start, &end);
+
+    if (!why && (!count || count > MAX_SAMPLES || run % PAGE_SIZE)) {
+        why = "count= must be 1 to 1024, and run= whole pages";
+    }
+    /* The first time is for the caches. */
+    why = why ?: measure(start, end, run, true) ?:
+          measure(start, end, run, false);
+    samples[false].n = samples[true].n = 0;
+    for (uint64_t i = 0; !why && i < count; i++) {
+        why = measure(start, end, run, true) ?:
+              measure(start, end, run, false);
+    }
+    if (!why) {
+        say("bench: size %u run %u private %u shared %u\n", end - start, run,
+            samples[true].cycles[count / 2], samples[false].cycles[count / 2]);
+    }
+    return why;
+}
+
+/* All of the range to private and back again, and each time written to. */
+const char *run_churn(void)
+{
+    uint64_t step = arg("step", 2 << 20), start, end;
+    volatile uint64_t *page;    /* volatile: each access must be made */
+    const char *why = arg_pages("base", "size", &start, &end);
+
+    if (!why && (!step || step % PAGE_SIZE || (end - start) % step)) {
+        why = "step= must be a part of size=";
+    }
+    for (uint64_t i = 0; !why && i < 2 * arg("count", 10); i++) {
+        for (uint64_t at = start; !why && at < end; at += step) {
+            why = convert(at, at + step, !(i & 1));
+            for (uint64_t done = 0; done < step; done += PAGE_SIZE) {
+                page = (uint64_t *)(at + done);
+                *page = at;
+            }
+        }
+    }
+    return why;
+}
