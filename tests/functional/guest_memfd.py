@@ -6,7 +6,8 @@
 #
 # The guests are the lab's: QEMU_TEST_GMEM_GUESTS is a directory with bzImage,
 # guest-initramfs.cpio and payload.elf.  Where KVM cannot run them the tests
-# are skipped, or fail if QEMU_TEST_GMEM_REQUIRED is set.
+# are skipped, or fail if QEMU_TEST_GMEM_REQUIRED is set.  Time limits are
+# QEMU_TEST_GMEM_SLOW times as long, for QEMU with a sanitizer.
 
 import logging
 import os
@@ -16,6 +17,7 @@ import time
 from qemu_test import QemuSystemTest
 
 MIB = 1 << 20
+SLOW = int(os.getenv('QEMU_TEST_GMEM_SLOW', '1'))
 # In the guest: its memory in KiB
 MEMTOTAL = "awk '/^MemTotal/ { print $2 }' /proc/meminfo"
 # What Linux names the file
@@ -75,6 +77,7 @@ class Console:
     def expect(self, pattern, timeout=120):
         """Reads on until the pattern has come; returns its match."""
         pattern = re.compile(pattern.encode(), re.MULTILINE)
+        timeout *= SLOW
         deadline = time.monotonic() + timeout
         while True:
             match = pattern.search(self.pending)
@@ -220,6 +223,7 @@ class GuestMemfdTest(QemuSystemTest):
 
     def wait_for(self, what, condition, timeout=120):
         """Returns the first true value that condition() has."""
+        timeout *= SLOW
         deadline = time.monotonic() + timeout
         while True:
             value = condition()
