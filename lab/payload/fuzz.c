@@ -6,6 +6,9 @@
  * RAM is made private only in the area, without its first and last sixteenth,
  * which are guards. Beyond goes only what has to be refused, or what makes
  * memory shared, which it is. With self=1 there is no such limit.
+ *
+ * Where there is a virtio disk it is made use of, too: see virtio-fuzz.c. With
+ * self=1 any virtio device is.
  */
 #include "payload.h"
 
@@ -29,7 +32,7 @@ static struct {
     struct extent area, inner;  /* with and without the guards */
     uint64_t hole, seed, steps;
     unsigned n_cpus;
-    bool self, failed;
+    bool self, virtio, failed;
     struct worker workers[MAX_CPUS];
 } fuzz;
 
@@ -219,12 +222,18 @@ static void work(unsigned cpu, void *opaque)
                 request.pages, request.attributes, status, fuzz.seed,
                 (uint64_t)cpu, step);
         }
-        /* Pages that others convert at this very moment are in use, too. */
+        /*
+         * Pages that others convert at this very moment are in use, too. What
+         * is written is harmless as a part of a virtio descriptor.
+         */
         word = (uint64_t *)(fuzz.inner.start + r % size / 8 * 8);
         if (r >> 63) {
-            __atomic_store_n(word, r, __ATOMIC_RELAXED);
+            __atomic_store_n(word, r & 0xffffffff00000ff0, __ATOMIC_RELAXED);
         } else {
             __atomic_load_n(word, __ATOMIC_RELAXED);
+        }
+        if (fuzz.virtio && step % 8 == 0) {
+            virtio_fuzz(&w->random);
         }
     }
 }
@@ -312,7 +321,10 @@ static const char *run(void)
         return "the area cannot be converted";
     }
     check_guards(true);
+    fuzz.virtio = !arg("dry", 0) &&
+                  virtio_fuzz_start(fuzz.inner, fuzz.hole, fuzz.self);
     on_all_cpus(fuzz.n_cpus, work, NULL);
+    virtio_fuzz_end();
     say_statuses();
     if (fuzz.failed) {
         return "a wrong status";

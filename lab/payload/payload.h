@@ -136,6 +136,16 @@ void model_end(void);           /* at a case's end */
  */
 void *scratch(size_t size, uint64_t limit);
 
+/* virtio-fuzz.c */
+
+/*
+ * Whether there are virtio devices for the fuzzer, and one step with one of
+ * them: requests in rings that are anywhere in the area, or elsewhere.
+ */
+bool virtio_fuzz_start(struct extent area, uint64_t hole, bool self);
+void virtio_fuzz(uint64_t *random);
+void virtio_fuzz_end(void);
+
 /* Cases of other files than cases.c */
 const char *run_smp(void);
 const char *run_cpuid_map_gpa(void);
@@ -145,6 +155,8 @@ const char *run_private_share(void);
 const char *run_self(void);
 const char *run_dma(void);
 const char *run_edu(void);
+const char *run_virtio(void);
+const char *run_balloon(void);
 const char *run_requests(void);
 const char *run_storm(void);
 const char *run_fuzz(void);
