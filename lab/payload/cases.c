@@ -139,6 +139,34 @@ static const char *run_reset(void)
     }
 }
 
+/* The test goes on when it has seen something: it presses a key, and releases it. */
+static const char *run_wait(void)
+{
+    say("waiting\n");
+    for (;;) {
+        if (inb(0x64) & 1 && inb(0x60) & 0x80) {
+            return NULL;
+        }
+        pause();
+    }
+}
+
+/*
+ * Q35's shadow RAM at 0xc0000 goes and comes: the sections of RAM around it are
+ * other ones each time, up to the end of low memory.
+ */
+static const char *run_shadow(void)
+{
+    const uint32_t pam = 0x90;      /* the second byte */
+    uint32_t before = pci_read(0, pam);
+
+    for (uint64_t i = arg("count", 1); i; i--) {
+        pci_write(0, pam, before ^ 0x3300);
+        pci_write(0, pam, before);
+    }
+    return NULL;
+}
+
 const struct test_case cases[] = {
     { "hello", run_hello, "says hello" },
     { "fill", run_fill, "base=,size=[,seed=]: writes a pattern" },
@@ -147,6 +175,8 @@ const struct test_case cases[] = {
     { "dirty", run_dirty,
       "base=,size=[,step=4K][,passes=]: checks and rewrites a word per page" },
     { "reset", run_reset, "[count=1][,keyboard=1]: resets the machine count times" },
+    { "wait", run_wait, "for a key" },
+    { "shadow", run_shadow, "[count=1]: turns shadow RAM over, twice" },
     { "smp", run_smp, "[cpus=][,count=10000]: all processors count, with a lock" },
     { "cpuid-map-gpa", run_cpuid_map_gpa, "does KVM say that it has the hypercall?" },
     { "convert", run_convert,

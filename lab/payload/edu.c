@@ -11,9 +11,9 @@ enum {
     EDU_RUN = 1, EDU_TO_MEMORY = 2,
 };
 
-static volatile uint64_t *edu_register(uint64_t bar, uint64_t offset)
+static void edu_write(uint64_t bar, uint64_t offset, uint64_t value)
 {
-    return (volatile uint64_t *)(bar + offset);
+    __atomic_store_n((uint64_t *)(bar + offset), value, __ATOMIC_RELEASE);
 }
 
 /* Address of the registers of the device with that number; 0 if it is not there */
@@ -34,15 +34,17 @@ static uint64_t find_edu(uint64_t number)
 
 static void start(uint64_t bar, uint64_t from, uint64_t to, uint64_t command)
 {
-    *edu_register(bar, EDU_SOURCE) = from;
-    *edu_register(bar, EDU_TARGET) = to;
-    *edu_register(bar, EDU_COUNT) = PAGE_SIZE;
-    *edu_register(bar, EDU_COMMAND) = command | EDU_RUN;
+    edu_write(bar, EDU_SOURCE, from);
+    edu_write(bar, EDU_TARGET, to);
+    edu_write(bar, EDU_COUNT, PAGE_SIZE);
+    edu_write(bar, EDU_COMMAND, command | EDU_RUN);
 }
 
 static void finish(uint64_t bar)
 {
-    while (*edu_register(bar, EDU_COMMAND) & EDU_RUN) {
+    const uint64_t *command = (uint64_t *)(bar + EDU_COMMAND);
+
+    while (__atomic_load_n(command, __ATOMIC_ACQUIRE) & EDU_RUN) {
         pause();
     }
 }
@@ -53,7 +55,7 @@ static void read_memory(uint64_t bar, uint64_t from)
     finish(bar);
 }
 
-/* Ends when it has; the device begins a tenth of a second after its start. */
+/* The device begins a tenth of a second after its start: convert meanwhile. */
 static const char *write_memory(uint64_t bar, uint64_t to, uint64_t during)
 {
     const char *why = NULL;

@@ -1,0 +1,198 @@
+#!/usr/bin/env python3
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# Devices that are assigned to a guest get at its shared memory, and only there
+#
+# Two "edu" devices, which do DMA by themselves, behind the lab's IOMMU
+#
+# Copyright (c) 2026 The qemu-gmem developers
+
+import glob
+import os
+import resource
+import time
+
+from qemu.machine.machine import VMLaunchFailure
+from guest_memfd import GuestMemfdTest, MIB
+
+EDU = ('0x1234', '0x11e8')
+LONG = int(os.getenv('QEMU_TEST_GMEM_LONG', '1'))   # times as many requests
+
+# What the device can do with a page in all its states: shared at first, converted
+# to private and back, with RAM mapped anew, converted while the DMA is waiting.
+DMA = ('edu,at=33M,via=32M '
+       'convert,base=33M,size=8K,private=1 '
+       'edu,at=33M,via=32M,refused=1 edu,at=0x2101000,via=32M,refused=1 '
+       'edu,at=0x2102000,via=32M '
+       'convert,base=33M,size=4K,private=0 '
+       'shadow edu,at=33M,via=32M edu,at=0x2101000,via=32M,refused=1 '
+       'edu,at=33M,via=32M,during=1,refused=1 '
+       'edu,at=33M,via=32M,during=0')
+
+
+def read_line(path):
+    with open(path, encoding='ascii') as file:
+        return file.readline().strip()
+
+
+def io_page_faults():
+    """How often the IOMMU has found nothing at an address, as the kernel says,
+    and when it last did, in microseconds."""
+    count = last = 0
+    with open('/dev/kmsg', encoding='ascii', errors='replace') as kmsg:
+        os.set_blocking(kmsg.fileno(), False)
+        while True:
+            try:
+                line = os.read(kmsg.fileno(), 8192)
+            except BlockingIOError:
+                return count, last
+            if b'IO_PAGE_FAULT' in line:
+                count, last = count + 1, int(line.split(b',')[2])
+
+
+def limited(limit):
+    """Starts a program that can lock no more memory than that."""
+    return ('prlimit', f'--memlock={limit}',
+            'setpriv', '--bounding-set', '-ipc_lock')
+
+
+class GuestMemfdVfio(GuestMemfdTest):
+
+    machine_args = ('-object', 'sw-protected-guest,id=cgs0')
+    machine_props = ',confidential-guest-support=cgs0'
+
+    def setUp(self):
+        super().setUp()
+        self.edu = [path for path in sorted(glob.glob('/sys/bus/pci/devices/*'))
+                    if (read_line(path + '/vendor'),
+                        read_line(path + '/device')) == EDU
+                    and os.path.exists(path + '/iommu_group')]
+        if len(self.edu) < 2:
+            self.skipTest('there are no two edu devices behind an IOMMU')
+        for path in self.edu:
+            self.bind(path)
+
+    @staticmethod
+    def bind(path):
+        """Hands the device over to vfio-pci."""
+        if os.path.exists(path + '/driver'):
+            return
+        with open(path + '/driver_override', 'w', encoding='ascii') as file:
+            file.write('vfio-pci')
+        with open('/sys/bus/pci/drivers_probe', 'w', encoding='ascii') as file:
+            file.write(os.path.basename(path))
+
+    def device(self, number, iommufd):
+        """Arguments for one of the edu devices."""
+        host = os.path.basename(self.edu[number])
+        if not iommufd:
+            return ['-device', f'vfio-pci,host={host},id=edu{number}']
+        return ['-object', f'iommufd,id=iommufd{number}', '-device',
+                f'vfio-pci,host={host},id=edu{number},iommufd=iommufd{number}']
+
+    def watch_faults(self):
+        """Until the end of the test there has to be one. The kernel tells of
+        ten within 5 s, and of no more."""
+        before, last = io_page_faults()
+        time.sleep(max(0, last / 1e6 + 5.5 - time.monotonic()))
+        self.addCleanup(lambda: self.assertGreater(io_page_faults()[0], before))
+
+    def dma(self, backend, iommufd):
+        self.watch_faults()
+        vm, console = self.start('vm', *self.device(0, iommufd), backend=backend,
+                                 memory=64, payload=DMA)
+        console.expect('^done 0 failed')
+        self.assert_bound(vm)
+
+    def storm(self, *iommufd):
+        """With a listener for each device."""
+        devices = [arg for number, kind in enumerate(iommufd)
+                   for arg in self.device(number, kind)]
+        vm, console = self.start(
+            'vm', '-smp', '4', *devices, memory=96,
+            payload=f'storm,base=34M,size=32M,count={500 * LONG} '
+                    f'convert,base=34M,size=32M,private=0 {DMA} '
+                    + DMA.replace('edu,', 'edu,device=1,'))
+        console.expect('^done 0 failed', 300 * LONG)
+        self.assert_bound(vm)
+
+    def failing_map(self, iommufd):
+        """A conversion to shared that VFIO cannot map is undone."""
+        size = 'base=33M,size=64K'
+        self.watch_faults()
+        vm = self.machine_vm(
+            'vm', *self.device(0, iommufd), memory=64,
+            payload=f'convert,{size},private=1 fill,{size},seed=3 wait '
+                    f'convert,{size},private=0,expect=12 verify,{size},seed=3 '
+                    'edu,at=33M,via=32M,refused=1 '
+                    'edu,at=0x2107000,via=32M,refused=1 wait '
+                    f'convert,{size},private=0 zero,{size} edu,at=33M,via=32M')
+        vm._wrapper = limited('unlimited')
+        vm.launch()
+        console = self.console(vm)
+
+        def press_key():
+            vm.cmd('send-key', keys=[{'type': 'qcode', 'data': 'a'}])
+
+        def limit_locked(limit):
+            resource.prlimit(vm.get_pid(), resource.RLIMIT_MEMLOCK,
+                             (limit, resource.RLIM_INFINITY))
+
+        console.expect('^waiting')
+        # Half of the pages can be mapped.
+        limit_locked(self.process_status(vm, 'VmPin' if iommufd else 'VmLck')
+                     + 32 * 1024)
+        press_key()
+        console.expect('^waiting')
+        limit_locked(resource.RLIM_INFINITY)
+        press_key()
+        console.expect('^done 0 failed')
+        self.assertEqual([(failure['errno'], failure['count']) for failure in
+                          self.info(vm)['conversion']['failures']], [(12, 1)])
+
+    def refused(self, iommufd, limit, memory, message):
+        """A device that cannot get at all shared memory does not come to be."""
+        vm = self.machine_vm('vm', *self.device(0, iommufd), memory=memory,
+                             payload='hello')
+        vm._wrapper = limited(limit)
+        vm.set_qmp_monitor(False)
+        vm.launch()
+        vm.wait()
+        self.assertEqual(vm.exitcode(), 1)
+        self.assertRegex(vm.get_log(), message)
+        del self._vms['vm']
+
+    def plain(self, iommufd):
+        """In a VM without private memory, too."""
+        self.machine_args, self.machine_props = (), ''
+        vm = self.machine_vm('vm', *self.device(0, iommufd),
+                             payload='edu,at=33M,via=32M edu,at=254M,via=32M')
+        try:
+            vm.launch()
+        except VMLaunchFailure:
+            if 'it takes Linux 6.18' in vm.get_log():
+                del self._vms['vm']
+                self.skipTest('this kernel cannot map a guest_memfd')
+            raise
+        self.console(vm).expect('^done 0 failed')
+
+
+GuestMemfdVfio.add_cases('dma', (
+    ('type1', 'memory-backend-guest-memfd', False),
+    ('iommufd', 'memory-backend-guest-memfd', True),
+    ('ram', 'memory-backend-ram', False),
+))
+GuestMemfdVfio.add_cases('storm', (('storm', False, True),))
+GuestMemfdVfio.add_cases('failing_map', (('failing_map_type1', False),
+                                         ('failing_map_iommufd', True)))
+GuestMemfdVfio.add_cases('refused', (
+    ('refused_limit', False, 'unlimited', 256, 'dma_entry_limit'),
+    ('refused_type1', False, 32 * MIB, 64, 'cannot map its memory for DMA'),
+    ('refused_iommufd', True, 32 * MIB, 64, 'cannot map its memory for DMA'),
+))
+GuestMemfdVfio.add_cases('plain', (('plain_type1', False),
+                                   ('plain_iommufd', True)))
+
+if __name__ == '__main__':
+    GuestMemfdTest.main()
