@@ -16,6 +16,7 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qapi/qapi-events-guest-memfd.h"
 #include "qapi/util.h"
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
@@ -45,9 +46,11 @@ static GuestMemfdBlock *block_of_map(GuestMemfdMap *map)
 
 static void block_discard(GuestMemfdMap *map, uint64_t offset, uint64_t size)
 {
+    GuestMemfdBlock *block = block_of_map(map);
     RamDiscardListener *rdl;
 
-    QLIST_FOREACH(rdl, &block_of_map(map)->listeners, next) {
+    trace_guest_memfd_discard(block->rb->idstr, offset, size);
+    QLIST_FOREACH(rdl, &block->listeners, next) {
         MemoryRegionSection section = *rdl->section;
 
         if (memory_region_section_intersect_range(&section, offset, size)) {
@@ -73,10 +76,10 @@ static int block_populate(GuestMemfdMap *map, uint64_t offset, uint64_t size)
             }
         }
     }
+    trace_guest_memfd_populate(block->rb->idstr, offset, size, ret);
     if (!failed) {
         return 0;
     }
-    trace_guest_memfd_populate_failed(block->rb->idstr, offset, size, ret);
     QLIST_FOREACH(rdl, &block->listeners, next) {
         MemoryRegionSection section = *rdl->section;
 
@@ -126,9 +129,12 @@ static int block_drop(GuestMemfdMap *map, uint64_t offset, uint64_t size,
                       bool private)
 {
     GuestMemfdBlock *block = block_of_map(map);
+    int ret = private ?
+              ram_block_discard_guest_memfd_range(block->rb, offset, size) :
+              block_drop_shared(block, offset, size);
 
-    return private ? ram_block_discard_guest_memfd_range(block->rb, offset, size)
-                   : block_drop_shared(block, offset, size);
+    trace_guest_memfd_drop(block->rb->idstr, offset, size, private, ret);
+    return ret;
 }
 
 static const GuestMemfdMapOps guest_memfd_block_ops = {
@@ -146,21 +152,23 @@ static uint64_t block_get_min_granularity(const RamDiscardManager *rdm,
     return GUEST_MEMFD_BLOCK(rdm)->map.page_size;
 }
 
-static bool block_is_populated(const RamDiscardManager *rdm,
-                               const MemoryRegionSection *section)
+static bool is_private(GuestMemfdBlock *block, uint64_t offset, uint64_t size)
 {
-    GuestMemfdBlock *block = GUEST_MEMFD_BLOCK(rdm);
-    const uint32_t page_size = block->map.page_size;
-    uint64_t end = QEMU_ALIGN_UP(section->offset_within_region +
-                                 int128_get64(section->size), page_size);
-    uint64_t offset = QEMU_ALIGN_DOWN(section->offset_within_region,
-                                      page_size);
+    const uint64_t end = QEMU_ALIGN_UP(offset + size, block->map.page_size);
     bool private;
 
+    offset = QEMU_ALIGN_DOWN(offset, block->map.page_size);
     guest_memfd_lock();
     private = guest_memfd_map_next_run(&block->map, &offset, end, true);
     guest_memfd_unlock();
-    return !private;
+    return private;
+}
+
+static bool block_is_populated(const RamDiscardManager *rdm,
+                               const MemoryRegionSection *section)
+{
+    return !is_private(GUEST_MEMFD_BLOCK(rdm), section->offset_within_region,
+                       int128_get64(section->size));
 }
 
 /* With guest_memfd_lock() held */
@@ -287,6 +295,7 @@ GuestMemfdBlock *guest_memfd_block_create(RAMBlock *rb)
         object_unref(OBJECT(block));
         return NULL;
     }
+    guest_memfd_stats_init();
     block->rb = rb;
     guest_memfd_map_init(&block->map, &guest_memfd_block_ops,
                          ROUND_UP(rb->max_length, qemu_real_host_page_size()),
@@ -314,8 +323,11 @@ bool guest_memfd_may_access(const MemoryRegion *mr, hwaddr offset,
     uint64_t from, run, left;
     bool private;
 
-    /* Where all is private at first, QEMU loads the guest into shared halves */
-    if (likely(!block) || block->map.initially_private) {
+    /*
+     * Where all is private at first, QEMU loads the guest into shared halves.
+     * Who gives no size accesses nothing.
+     */
+    if (likely(!block) || block->map.initially_private || !size) {
         return true;
     }
     from = QEMU_ALIGN_DOWN(offset, block->map.page_size);
@@ -330,6 +342,41 @@ bool guest_memfd_may_access(const MemoryRegion *mr, hwaddr offset,
     guest_memfd_unlock();
     *size = MIN(*size, from + run - offset);
     return !private;
+}
+
+void *guest_memfd_dump(const MemoryRegion *mr, void *host, size_t size,
+                       uint64_t *private)
+{
+    GuestMemfdBlock *block = guest_memfd_of(mr->ram_block);
+    static void *zeros;
+
+    if (!block ||
+        !is_private(block, (uint8_t *)host - mr->ram_block->host, size)) {
+        return host;
+    }
+    assert(size <= block->map.page_size);
+    zeros = zeros ?: g_malloc0(block->map.page_size);
+    if (private) {
+        *private += size;
+    }
+    return zeros;
+}
+
+void guest_memfd_balloon(RAMBlock *rb, uint64_t offset, uint64_t size)
+{
+    GuestMemfdBlock *block = guest_memfd_of(rb);
+    const uint64_t end = offset + size;
+    uint64_t run;
+
+    if (!block) {
+        return;
+    }
+    guest_memfd_lock();
+    for (; (run = guest_memfd_map_next_run(&block->map, &offset, end, true));
+         offset += run) {
+        ram_block_discard_guest_memfd_range(rb, offset, run);
+    }
+    guest_memfd_unlock();
 }
 
 /* Conversion */
@@ -478,6 +525,14 @@ static int64_t convert(hwaddr start, hwaddr size, bool to_private,
     return ret;
 }
 
+void guest_memfd_conversion_failed(hwaddr start, uint64_t size,
+                                   bool to_private, int error)
+{
+    trace_guest_memfd_convert(start, size, to_private, -error);
+    qapi_event_send_guest_memfd_conversion_failed(start, size, to_private,
+                                                  error, strerror(error));
+}
+
 int64_t guest_memfd_convert(hwaddr start, hwaddr size, bool to_private)
 {
     bool give_way = !bql_locked();
@@ -488,7 +543,11 @@ int64_t guest_memfd_convert(hwaddr start, hwaddr size, bool to_private)
         start + size > start) {
         ret = convert(start, size, to_private, give_way);
     }
-    trace_guest_memfd_convert(start, size, to_private, ret);
+    if (ret < 0) {
+        guest_memfd_conversion_failed(start, size, to_private, -ret);
+    } else {
+        trace_guest_memfd_convert(start, size, to_private, ret);
+    }
     return ret;
 }
 

@@ -60,7 +60,8 @@ GuestMemfdBlock *guest_memfd_of(const RAMBlock *rb);
  * guest_memfd_may_access: may QEMU and its devices access guest memory?
  * @mr: RAM or anything else
  * @offset: in @mr
- * @size: in bytes; is set to how far the answer holds
+ * @size: in bytes; is set to how far the answer holds.  NULL if nothing is to
+ *     be accessed
  *
  * QEMU's memory for private pages is not theirs: an access would read zeros,
  * take host memory, and be lost with the next conversion.
@@ -69,6 +70,33 @@ GuestMemfdBlock *guest_memfd_of(const RAMBlock *rb);
  */
 bool guest_memfd_may_access(const MemoryRegion *mr, hwaddr offset,
                             hwaddr *size);
+
+/**
+ * guest_memfd_dump: what a dump of the guest's memory is to contain
+ * @mr: RAM
+ * @host: where QEMU has it
+ * @size: in bytes, of at most a page
+ * @private: is increased by @size if it is private; can be NULL
+ *
+ * Called by one dump at a time, with the VM stopped.
+ *
+ * Returns: @host, or as many zeros if any of it is private
+ */
+void *guest_memfd_dump(const MemoryRegion *mr, void *host, size_t size,
+                       uint64_t *private);
+
+/**
+ * guest_memfd_balloon: the guest has given pages away, free the private ones
+ * @rb: a RAM block
+ * @offset: in @rb, page aligned
+ * @size: in bytes, page aligned
+ *
+ * They stay private, and are zero when the guest takes them back.
+ */
+void guest_memfd_balloon(RAMBlock *rb, uint64_t offset, uint64_t size);
+
+/* guest_memfd_stats_init: add the provider guest-memfd to query-stats, once */
+void guest_memfd_stats_init(void);
 
 /**
  * guest_memfd_query_conversion: what QMP tells about private memory
@@ -100,6 +128,18 @@ GuestMemfdConversion *guest_memfd_query_conversion(GuestMemfdBlock *block);
  *   -errno           a step failed, with this error; all is as before
  */
 int64_t guest_memfd_convert(hwaddr start, hwaddr size, bool to_private);
+
+/**
+ * guest_memfd_conversion_failed: tell management of a request that is refused
+ * @start: guest physical address
+ * @size: in bytes
+ * @to_private: the state that the memory was to have
+ * @error: errno
+ *
+ * guest_memfd_convert() does that itself.
+ */
+void guest_memfd_conversion_failed(hwaddr start, uint64_t size,
+                                   bool to_private, int error);
 
 /**
  * guest_memfd_fault: a vCPU could not access memory as private or shared

@@ -1,0 +1,142 @@
+/*
+ * Private memory of a VM: its counters for query-stats
+ *
+ * They are those of query-guest-memfd, for each memory backend with a private
+ * half; they belong to the VM, and say by QOM path which backend they are of.
+ *
+ * Copyright (c) 2026 The qemu-gmem developers
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "system/guest-memfd.h"
+#include "system/ramblock.h"
+#include "system/stats.h"
+
+typedef struct GuestMemfdStat {
+    const char *name;
+    StatsType type;
+    bool has_unit;
+    StatsUnit unit;
+    int exponent;               /* of ten */
+    uint64_t (*get)(const GuestMemfdConversion *info);
+} GuestMemfdStat;
+
+#define GETTER(field)                                                   \
+    static uint64_t get_##field(const GuestMemfdConversion *info)       \
+    {                                                                   \
+        return info->field;                                             \
+    }
+
+GETTER(q_private)
+GETTER(shared)
+GETTER(to_private)
+GETTER(to_shared)
+GETTER(pages_to_private)
+GETTER(pages_to_shared)
+GETTER(time_ns)
+
+static uint64_t get_failures(const GuestMemfdConversion *info)
+{
+    const GuestMemfdFailureList *f;
+    uint64_t failures = 0;
+
+    for (f = info->failures; f; f = f->next) {
+        failures += f->value->count;
+    }
+    return failures;
+}
+
+static const GuestMemfdStat guest_memfd_stats[] = {
+    { "private", STATS_TYPE_INSTANT, true, STATS_UNIT_BYTES, 0, get_q_private },
+    { "shared", STATS_TYPE_INSTANT, true, STATS_UNIT_BYTES, 0, get_shared },
+    { "to-private", STATS_TYPE_CUMULATIVE, .get = get_to_private },
+    { "to-shared", STATS_TYPE_CUMULATIVE, .get = get_to_shared },
+    { "pages-to-private", STATS_TYPE_CUMULATIVE, .get = get_pages_to_private },
+    { "pages-to-shared", STATS_TYPE_CUMULATIVE, .get = get_pages_to_shared },
+    { "failures", STATS_TYPE_CUMULATIVE, .get = get_failures },
+    { "time", STATS_TYPE_CUMULATIVE, true, STATS_UNIT_SECONDS, -9,
+      get_time_ns },
+};
+
+typedef struct GuestMemfdStatsQuery {
+    StatsResultList **result;
+    strList *names;
+} GuestMemfdStatsQuery;
+
+static int query_block(RAMBlock *rb, void *opaque)
+{
+    GuestMemfdStatsQuery *query = opaque;
+    GuestMemfdBlock *block = guest_memfd_of(rb);
+    g_autoptr(GuestMemfdConversion) info = NULL;
+    g_autofree char *path = NULL;
+    StatsList *list = NULL;
+    int i;
+
+    if (!block) {
+        return 0;
+    }
+    info = guest_memfd_query_conversion(block);
+    for (i = ARRAY_SIZE(guest_memfd_stats) - 1; i >= 0; i--) {
+        const GuestMemfdStat *stat = &guest_memfd_stats[i];
+        Stats *value;
+
+        if (!apply_str_list_filter(stat->name, query->names)) {
+            continue;
+        }
+        value = g_new0(Stats, 1);
+        value->name = g_strdup(stat->name);
+        value->value = g_new0(StatsValue, 1);
+        value->value->type = QTYPE_QNUM;
+        value->value->u.scalar = stat->get(info);
+        QAPI_LIST_PREPEND(list, value);
+    }
+    if (list) {
+        path = object_get_canonical_path(memory_region_owner(rb->mr));
+        add_stats_entry(query->result, STATS_PROVIDER_GUEST_MEMFD, path, list);
+    }
+    return 0;
+}
+
+static void query_stats(StatsResultList **result, StatsTarget target,
+                        strList *names, strList *targets, Error **errp)
+{
+    GuestMemfdStatsQuery query = { .result = result, .names = names };
+
+    if (target == STATS_TARGET_VM) {
+        qemu_ram_foreach_block(query_block, &query);
+    }
+}
+
+static void query_schemas(StatsSchemaList **result, Error **errp)
+{
+    StatsSchemaValueList *list = NULL;
+    int i;
+
+    for (i = ARRAY_SIZE(guest_memfd_stats) - 1; i >= 0; i--) {
+        const GuestMemfdStat *stat = &guest_memfd_stats[i];
+        StatsSchemaValue *value = g_new0(StatsSchemaValue, 1);
+
+        value->name = g_strdup(stat->name);
+        value->type = stat->type;
+        value->has_unit = stat->has_unit;
+        value->unit = stat->unit;
+        value->has_base = stat->exponent;
+        value->base = 10;
+        value->exponent = stat->exponent;
+        QAPI_LIST_PREPEND(list, value);
+    }
+    add_stats_schema(result, STATS_PROVIDER_GUEST_MEMFD, STATS_TARGET_VM, list);
+}
+
+void guest_memfd_stats_init(void)
+{
+    static bool done;
+
+    if (!done) {
+        add_stats_callbacks(STATS_PROVIDER_GUEST_MEMFD, query_stats,
+                            query_schemas);
+        done = true;
+    }
+}
