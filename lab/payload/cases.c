@@ -197,7 +197,7 @@ const struct test_case cases[] = {
       "at=,via=[,refused=1][,during=0|1][,device=0][,seed=]: an edu device "
       "copies between pages, and at= is converted before it begins" },
     { "virtio", run_virtio,
-      "base=,size=64K[,disk=0][,flight=1][,strict=1][,seed=]: each part of a "
+      "base=,size=64K[,disk=0][,flight=1][,zero=1][,seed=]: each part of a "
       "request in private memory, at first or while a throttled disk has it" },
     { "balloon", run_balloon, "base=,size=[,deflate=1]: gives it to the balloon" },
     { "self", run_self, "base=,size=8K: makes private the page that it runs on" },

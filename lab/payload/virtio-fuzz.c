@@ -6,7 +6,8 @@
  * such that no mixture of it makes a descriptor of RAM beyond: an address is of
  * the area, with a margin to its end, or of no RAM; a size is small, or more
  * than there is RAM; all at multiples of 16; and the index of a ring, which may
- * become a part of an address, stays small. With self=1 there are no limits.
+ * become a part of an address, stays small. With self=1 it need not be harmless
+ * at times.
  */
 #include "virtio.h"
 
@@ -65,6 +66,7 @@ static uint64_t choose_address(uint64_t *random)
     };
     uint64_t r = random_number(random), at = random_number(random);
     uint64_t size = rings.area.end - rings.area.start - MARGIN;
+    bool any = rings.self && (r >> 40) % 8 == 0;
 
     switch (r % 16) {
     default:
@@ -78,9 +80,9 @@ static uint64_t choose_address(uint64_t *random)
     case 13:
         return rings.hole ?: 1ULL << 40;
     case 14:
-        return rings.self ? ONE_OF(something, at) : 1ULL << 40 | at;
+        return any ? ONE_OF(something, at) : 1ULL << 40 | at;
     case 15:
-        if (!rings.self) {
+        if (!any) {
             return 1ULL << 63 | (at & -16);
         }
         return r >> 8 & 1 ? at >> (r >> 32) % 64
@@ -105,7 +107,7 @@ static uint32_t choose_size(uint64_t *random)
     case 6:
         return (r >> 8) % 16 * 16;
     case 7:
-        return rings.self && r >> 63 ? r >> 16 : ONE_OF(huge, r >> 8);
+        return rings.self && r >> 60 == 0 ? r >> 16 : ONE_OF(huge, r >> 8);
     }
 }
 
