@@ -25,6 +25,7 @@
 #include "qapi/qapi-commands-guest-memfd.h"
 #include "qapi/type-helpers.h"
 #include "qapi/util.h"
+#include "qapi/visitor.h"
 #include "qemu/cutils.h"
 #include "qemu/memfd.h"
 #include "qemu/module.h"
@@ -64,6 +65,10 @@ OBJECT_DECLARE_SIMPLE_TYPE(HostMemoryBackendGuestMemfd,
 
 struct HostMemoryBackendGuestMemfd {
     HostMemoryBackend parent_obj;
+
+    /* Of the shared half; guest_memfd has no huge pages. */
+    bool hugetlb;
+    uint64_t hugetlbsize;       /* 0: the host's default */
 };
 
 #ifdef CONFIG_NUMA
@@ -146,6 +151,8 @@ static bool guest_memfd_backend_check_size(HostMemoryBackend *backend,
 static bool guest_memfd_backend_alloc_split(HostMemoryBackend *backend,
                                             Error **errp)
 {
+    ERRP_GUARD();
+    HostMemoryBackendGuestMemfd *m = MEMORY_BACKEND_GUEST_MEMFD(backend);
     g_autofree char *name = host_memory_backend_get_name(backend);
     uint32_t ram_flags = RAM_SHARED | RAM_GUEST_MEMFD |
                          (backend->reserve ? 0 : RAM_NORESERVE);
@@ -165,14 +172,24 @@ static bool guest_memfd_backend_alloc_split(HostMemoryBackend *backend,
         return false;
     }
     fd = qemu_memfd_create(TYPE_MEMORY_BACKEND_GUEST_MEMFD, backend->size,
-                           false, 0,
+                           m->hugetlb, m->hugetlbsize,
                            F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL, errp);
     if (fd < 0) {
+        if (m->hugetlb) {
+            error_prepend(errp, "property 'hugetlb' is on: 'hugetlbsize' must "
+                          "be one that the host has, and 'size' a multiple of "
+                          "it: ");
+        }
         return false;
     }
     if (!memory_region_init_ram_from_fd(&backend->mr, OBJECT(backend), name,
                                         backend->size, ram_flags, fd, 0,
                                         errp)) {
+        if (m->hugetlb) {
+            error_prepend(errp, "property 'hugetlb' is on: the host must have "
+                          "free huge pages for 'size' %" PRIu64 ": ",
+                          backend->size);
+        }
         close(fd);
         return false;
     }
@@ -202,6 +219,12 @@ static bool guest_memfd_backend_alloc(HostMemoryBackend *backend, Error **errp)
     }
     if (current_machine->cgs) {
         return guest_memfd_backend_alloc_split(backend, errp);
+    }
+    if (MEMORY_BACKEND_GUEST_MEMFD(backend)->hugetlb) {
+        error_setg(errp, "property 'hugetlb' is on, but KVM has no huge pages "
+                   "for a guest_memfd: set hugetlb=off, or use "
+                   "memory-backend-memfd");
+        return false;
     }
 
     fd = kvm_gmem_create_mmap(backend->size, errp);
@@ -411,6 +434,42 @@ GuestMemfdInfoList *qmp_query_guest_memfd(Error **errp)
     return list;
 }
 
+static bool guest_memfd_backend_get_hugetlb(Object *obj, Error **errp)
+{
+    return MEMORY_BACKEND_GUEST_MEMFD(obj)->hugetlb;
+}
+
+static void guest_memfd_backend_set_hugetlb(Object *obj, bool value,
+                                            Error **errp)
+{
+    if (host_memory_backend_mr_inited(MEMORY_BACKEND(obj))) {
+        error_setg(errp, "property 'hugetlb' cannot change any more");
+        return;
+    }
+    MEMORY_BACKEND_GUEST_MEMFD(obj)->hugetlb = value;
+}
+
+static void guest_memfd_backend_get_hugetlbsize(Object *obj, Visitor *v,
+                                                const char *name, void *opaque,
+                                                Error **errp)
+{
+    visit_type_size(v, name, &MEMORY_BACKEND_GUEST_MEMFD(obj)->hugetlbsize,
+                    errp);
+}
+
+static void guest_memfd_backend_set_hugetlbsize(Object *obj, Visitor *v,
+                                                const char *name, void *opaque,
+                                                Error **errp)
+{
+    uint64_t value;
+
+    if (host_memory_backend_mr_inited(MEMORY_BACKEND(obj))) {
+        error_setg(errp, "property '%s' cannot change any more", name);
+    } else if (visit_type_size(v, name, &value, errp)) {
+        MEMORY_BACKEND_GUEST_MEMFD(obj)->hugetlbsize = value;
+    }
+}
+
 static void guest_memfd_backend_instance_init(Object *obj)
 {
     HostMemoryBackend *backend = MEMORY_BACKEND(obj);
@@ -428,6 +487,19 @@ static void guest_memfd_backend_class_init(ObjectClass *oc, const void *data)
     bc->no_merge = "KSM cannot merge the pages of a guest_memfd; set "
                    "merge=off or leave it out";
     bc->check_prealloc = guest_memfd_backend_check_prealloc;
+    if (qemu_memfd_check(MFD_HUGETLB)) {
+        object_class_property_add_bool(oc, "hugetlb",
+                                       guest_memfd_backend_get_hugetlb,
+                                       guest_memfd_backend_set_hugetlb);
+        object_class_property_set_description(oc, "hugetlb",
+            "Use huge pages for the shared half of private memory");
+        object_class_property_add(oc, "hugetlbsize", "int",
+                                  guest_memfd_backend_get_hugetlbsize,
+                                  guest_memfd_backend_set_hugetlbsize,
+                                  NULL, NULL);
+        object_class_property_set_description(oc, "hugetlbsize",
+            "Huge page size (ex: 2M, 1G)");
+    }
 }
 
 static const TypeInfo guest_memfd_backend_info = {

@@ -101,7 +101,8 @@ static int block_set_private(GuestMemfdMap *map, uint64_t offset,
 
 /*
  * Shared memory of huge pages is freed by huge pages: of those at the ends of
- * the range, all other small pages have to be private, too.
+ * the range, all other small pages have to be private, too.  Until then small
+ * ones are cleared, which a hole in a file of huge pages does (Linux 5.18).
  */
 static int block_drop_shared(GuestMemfdBlock *block, uint64_t offset,
                              uint64_t size)
@@ -111,6 +112,13 @@ static int block_drop_shared(GuestMemfdBlock *block, uint64_t offset,
     uint64_t end = QEMU_ALIGN_UP(offset + size, huge);
     uint64_t shared;
 
+#ifdef CONFIG_FALLOCATE_PUNCH_HOLE
+    if (!QEMU_IS_ALIGNED(offset | size, huge) &&
+        fallocate(block->rb->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                  block->rb->fd_offset + offset, size)) {
+        return -errno;
+    }
+#endif
     shared = start;
     if (guest_memfd_map_next_run(&block->map, &shared, MIN(start + huge, end),
                                  false)) {
