@@ -361,6 +361,31 @@ static void check_all(unsigned cpu, void *opaque)
     }
 }
 
+/*
+ * The guest's view, for the test to compare with QEMU's: a bit for each of 64
+ * pages. All pages get a mark, so that QEMU cannot take a shared one for zeros.
+ */
+static void show(void)
+{
+    for (unsigned i = 0; i < storm.n_areas; i++) {
+        const struct area *area = &storm.areas[i];
+        uint64_t bits = 0, first = area->at.start;
+
+        for (uint64_t at = first; at < area->at.end; at += PAGE_SIZE) {
+            uint32_t *note = note_of(area, at);
+            uint64_t n = (at - first) / PAGE_SIZE;
+
+            set_mark(at, note);
+            bits |= (uint64_t)!!(*note & NOTE_PRIVATE) << n;
+            if (n == 63 || at + PAGE_SIZE == area->at.end) {
+                say("private %x %x\n", first, bits);
+                bits = 0;
+                first = at + PAGE_SIZE;
+            }
+        }
+    }
+}
+
 static bool overlap(struct extent a, struct extent b)
 {
     return a.start < b.end && b.start < a.end;
@@ -440,6 +465,9 @@ static const char *run(void)
     on_all_cpus(storm.n_cpus, work, NULL);
     if (!failed()) {
         on_all_cpus(storm.n_cpus, check_all, NULL);
+    }
+    if (!failed() && arg("show", 0)) {
+        show();
     }
     for (unsigned i = 0; i < MAX_CPUS; i++) {
         requests += storm.workers[i].requests;

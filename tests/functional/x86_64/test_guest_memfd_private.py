@@ -35,8 +35,8 @@ class GuestMemfdPrivate(GuestMemfdTest):
                 'convert,base=80M,size=4K,private=0 dma,at=80M '
                 'dma,at=0x5001000,refused=1',
          GMEM, 1),
-        ('storm', f'storm,{AREA},{HOLE},count={8000 * LONG}', GMEM, 4),
-        ('storm_ram', f'storm,{AREA},{HOLE},count={4000 * LONG}',
+        ('storm', f'storm,{AREA},{HOLE},show=1,count={8000 * LONG}', GMEM, 4),
+        ('storm_ram', f'storm,{AREA},{HOLE},show=1,count={4000 * LONG}',
          'memory-backend-ram', 4),
         ('fuzz', f'fuzz,{AREA},count={8000 * LONG}', GMEM, 4),
     )
@@ -50,11 +50,36 @@ class GuestMemfdPrivate(GuestMemfdTest):
                          info['size'])
         return conversion
 
+    def compare_views(self, vm, *backends):
+        """QEMU takes the same pages to be private as a storm's guest does: it
+        saves zeros for them. All others have a mark."""
+        views = []
+        with open(self.payload_output[vm], encoding='ascii') as output:
+            for line in output:
+                if line.startswith('private '):
+                    _, first, bits = line.split()
+                    views += [(int(first, 0) + page * 4096, int(bits, 0) >> page & 1)
+                              for page in range(64)]
+        path = self.scratch_file('memory')
+        start, end = views[0][0], views[-1][0] + 4096
+        self.assertEqual(end - start, 4096 * len(views))
+        vm.cmd('pmemsave', val=start, size=end - start, filename=path)
+        with open(path, 'rb') as memory:
+            for address, private in views:
+                zero = not memory.read(4096).strip(b'\0')
+                self.assertEqual(zero, private, f'page {address:x}')
+        self.assertEqual(
+            sum(self.conversion(vm, backend)['private']
+                for backend in backends or ['ram0']),
+            4096 * sum(private for _, private in views))
+
     def payload(self, cases, backend, cpus, *args):
         vm, console = self.start('vm', '-smp', str(cpus), *args,
                                  payload=cases, backend=backend)
         console.expect('^done 0 failed', 300 * LONG)
         self.assert_bound(vm)
+        if 'show=1' in cases:
+            self.compare_views(vm)
         conversion = self.conversion(vm)
         self.assertGreater(conversion['to-private'], 0)
         self.assertGreater(conversion['pages-to-shared'], 0)
@@ -73,8 +98,9 @@ class GuestMemfdPrivate(GuestMemfdTest):
             payload='convert,base=96M,size=64M,private=1 '
                     'zero,base=96M,size=64M '
                     'convert,base=112M,size=32M,private=0 '
-                    'storm,base=64M,size=64M,base2=128M,size2=64M,count=3000')
+                    'storm,base=64M,size=64M,base2=128M,size2=64M,show=1,count=3000')
         console.expect('^done 0 failed', 200)
+        self.compare_views(vm, 'node0', 'node1')
         for backend in 'node0', 'node1':
             self.assertGreater(self.conversion(vm, backend)['to-private'], 0)
 
