@@ -151,19 +151,18 @@ static const char *run_wait(void)
     }
 }
 
-/*
- * Q35's shadow RAM at 0xc0000 goes and comes: the sections of RAM around it are
- * other ones each time, up to the end of low memory.
- */
-static const char *run_shadow(void)
+void turn_shadow_ram(void)
 {
-    const uint32_t pam = 0x90;      /* the second byte */
+    const uint32_t pam = 0x90;      /* bit 5: whether 0xf0000 can be written */
     uint32_t before = pci_read(0, pam);
 
-    for (uint64_t i = arg("count", 1); i; i--) {
-        pci_write(0, pam, before ^ 0x3300);
-        pci_write(0, pam, before);
-    }
+    pci_write(0, pam, before ^ 0x20);
+    pci_write(0, pam, before);
+}
+
+static const char *run_shadow(void)
+{
+    turn_shadow_ram();
     return NULL;
 }
 
@@ -176,7 +175,7 @@ const struct test_case cases[] = {
       "base=,size=[,step=4K][,passes=]: checks and rewrites a word per page" },
     { "reset", run_reset, "[count=1][,keyboard=1]: resets the machine count times" },
     { "wait", run_wait, "for a key" },
-    { "shadow", run_shadow, "[count=1]: turns shadow RAM over, twice" },
+    { "shadow", run_shadow, "turns shadow RAM over, twice" },
     { "smp", run_smp, "[cpus=][,count=10000]: all processors count, with a lock" },
     { "cpuid-map-gpa", run_cpuid_map_gpa, "does KVM say that it has the hypercall?" },
     { "convert", run_convert,
@@ -188,7 +187,7 @@ const struct test_case cases[] = {
       "base=,size=,hole=[,dry=]: a table of requests, good and bad" },
     { "storm", run_storm,
       "base=,size=[,base2=,size2=][,hole=,holesize=][,count=100000][,seed=][,cpus=]"
-      "[,show=1][,dry=]: all processors convert, and check all contents" },
+      "[,shadows=STEPS][,show=1][,dry=]: all processors convert, and check all contents" },
     { "fuzz", run_fuzz,
       "base=,size=[,hole=][,count=100000][,seed=][,cpus=][,self=1][,dry=]: any "
       "arguments; what is outside the area keeps its contents" },

@@ -61,6 +61,13 @@ uint64_t pattern(const uint64_t *at, uint64_t seed);
 void fill(uint64_t start, uint64_t end, uint64_t seed);
 const char *check_filled(uint64_t start, uint64_t end, uint64_t seed);
 
+/*
+ * Q35's shadow RAM below 1 MiB becomes one with the RAM above it, and parts with
+ * it again: each time QEMU takes all of low memory out of KVM and VFIO, and puts
+ * it back.
+ */
+void turn_shadow_ram(void);
+
 /* smp.c */
 
 typedef uint32_t spinlock;

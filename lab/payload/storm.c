@@ -35,6 +35,7 @@ static struct {
     unsigned n_areas, n_cpus;
     struct extent hole;
     uint64_t seed, steps;
+    uint64_t shadows;           /* turned over after so many steps; 0: never */
     bool failed;
     struct worker workers[MAX_CPUS];
 } storm;
@@ -317,6 +318,9 @@ static void work(unsigned cpu, void *opaque)
 
     (void)opaque;
     for (w->step = 0; w->step < storm.steps && !failed(); w->step++) {
+        if (!cpu && storm.shadows && w->step % storm.shadows == 0) {
+            turn_shadow_ram();
+        }
         if (!make_request(cpu)) {
             return;
         }
@@ -445,6 +449,7 @@ static const char *run(void)
     }
     storm.failed = false;
     storm.seed = arg("seed", rdtsc() & 0xffffffff);
+    storm.shadows = arg("shadows", 0);
     storm.steps = (count + storm.n_cpus - 1) / storm.n_cpus;
     say("# storm: seed %u, %u processors\n", storm.seed, (uint64_t)storm.n_cpus);
     for (unsigned i = 0; i < MAX_CPUS; i++) {

@@ -36,6 +36,8 @@ class GuestMemfdPrivate(GuestMemfdTest):
                 'dma,at=0x5001000,refused=1',
          GMEM, 1),
         ('storm', f'storm,{AREA},{HOLE},show=1,count={8000 * LONG}', GMEM, 4),
+        ('storm_shadow', f'storm,{AREA},{HOLE},show=1,shadows=50,count={2000 * LONG}',
+         GMEM, 4),
         ('storm_ram', f'storm,{AREA},{HOLE},show=1,count={4000 * LONG}',
          'memory-backend-ram', 4),
         ('fuzz', f'fuzz,{AREA},count={8000 * LONG}', GMEM, 4),

@@ -111,7 +111,7 @@ class GuestMemfdVfio(GuestMemfdTest):
                    for arg in self.device(number, kind)]
         vm, console = self.start(
             'vm', '-smp', '4', *devices, memory=96,
-            payload=f'storm,base=34M,size=32M,count={500 * LONG} '
+            payload=f'storm,base=34M,size=32M,shadows=60,count={500 * LONG} '
                     f'convert,base=34M,size=32M,private=0 {DMA} '
                     + DMA.replace('edu,', 'edu,device=1,'))
         console.expect('^done 0 failed', 300 * LONG)
