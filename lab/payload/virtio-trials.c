@@ -368,6 +368,7 @@ const char *run_virtio(void)
     };
     trial.seed = arg("seed", rdtsc() & 0xffffffff);
     trial.zero = arg("zero", 0);
+    say("# virtio: seed %u\n", trial.seed);
     trial.trials = trial.answered = trial.broken = trial.silent = 0;
     trial.flying = trial.stale = 0;
     why = try_all(flight);

@@ -1,0 +1,265 @@
+#!/usr/bin/env python3
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# Software-protected guests that do what they should not, and what happens to
+# them meanwhile
+#
+# Copyright (c) 2026 The qemu-gmem developers
+
+import json
+import os
+import re
+import socket
+import threading
+import time
+
+from guest_memfd import GuestMemfdTest, MIB
+
+GMEM = 'memory-backend-guest-memfd'
+LINUX_STARTED = 'guest: ready'
+LONG = int(os.getenv('QEMU_TEST_GMEM_LONG', '1'))   # times as many requests
+
+
+class Watcher(threading.Thread):
+    """Asks for all that there is to know of a VM's private memory, again and
+    again, on a monitor of its own."""
+
+    HMP = {'execute': 'human-monitor-command',
+           'arguments': {'command-line': 'info guest-memfd'}}
+    COMMANDS = {'execute': 'query-guest-memfd'}, HMP
+
+    def __init__(self, path):
+        super().__init__(daemon=True)
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(path)
+        self.file = self.sock.makefile('rw')
+        self.answers = 0
+        self.ending = False
+        self.error = None
+
+    def command(self, command):
+        self.file.write(json.dumps(command) + '\n')
+        self.file.flush()
+        while True:
+            line = self.file.readline()
+            if not line:
+                raise EOFError('QEMU has closed the monitor')
+            answer = json.loads(line)
+            if 'error' in answer:
+                raise ValueError(answer['error'])
+            if 'return' in answer:
+                return answer['return']
+
+    def check(self, blocks):
+        for block in blocks:
+            conversion = block['conversion']
+            if conversion['private'] + conversion['shared'] != block['size']:
+                raise ValueError(f'that does not add up: {block}')
+
+    def run(self):
+        try:
+            self.file.readline()        # the greeting
+            self.command({'execute': 'qmp_capabilities'})
+            while not self.ending:
+                blocks, text = map(self.command, self.COMMANDS)
+                self.check(blocks)
+                if 'ram0: split' not in text:
+                    raise ValueError(text)
+                self.answers += 1
+                time.sleep(0.05)
+        except Exception as e:          # pylint: disable=broad-except
+            if not self.ending:
+                self.error = e
+
+
+class GuestMemfdPrivateHostile(GuestMemfdTest):
+
+    machine_args = ('-object', 'sw-protected-guest,id=cgs0')
+    machine_props = ',confidential-guest-support=cgs0'
+
+    # Name, the payload's cases, backend, vCPUs
+    VIRTIO = (
+        ('virtio', 'virtio,base=80M,size=64K', GMEM, 1),
+        ('virtio_ram', 'virtio,base=80M,size=64K', 'memory-backend-ram', 1),
+        ('virtio_flight', 'virtio,base=80M,size=64K,disk=1,flight=1', GMEM, 1),
+        ('virtio_flight_ram', 'virtio,base=80M,size=64K,disk=1,flight=1',
+         'memory-backend-ram', 1),
+        ('virtio_fuzz', f'fuzz,base=64M,size=64M,hole=3G,count={8000 * LONG} '
+                        'virtio,base=80M,size=64K', GMEM, 4),
+    )
+
+    def disk(self, name, throttled=False):
+        """A small disk that is a file; it may be slow to answer."""
+        path = self.scratch_file(name)
+        with open(path, 'wb') as file:
+            file.truncate(64 * 1024)
+        args = ['-blockdev', f'file,node-name={name}-file,filename={path}']
+        node = f'{name}-file'
+        if throttled:
+            args += ['-object', f'throttle-group,id={name}-limit,x-iops-total=10',
+                     '-blockdev', f'throttle,node-name={name},file={node},'
+                                  f'throttle-group={name}-limit']
+            node = name
+        return [*args, '-device', f'virtio-blk-pci,drive={node}']
+
+    def conversion(self, vm):
+        return self.info(vm)['conversion']
+
+    def requests(self, vm):
+        """Conversions that the guest has asked for, good and bad."""
+        conversion = self.conversion(vm)
+        return (conversion['to-private'] + conversion['to-shared'] +
+                sum(failure['count'] for failure in conversion['failures']))
+
+    def virtio(self, cases, backend, cpus):
+        """A device gets nothing of private memory, and lives on."""
+        vm, console = self.start('vm', '-smp', str(cpus), *self.disk('disk0'),
+                                 *self.disk('disk1', True), payload=cases,
+                                 backend=backend)
+        console.expect('^done 0 failed', 300 * LONG)
+        self.assertGreater(self.requests(vm), 100)
+
+    def hostile_life(self, vm, console, seeds):
+        """Until it has destroyed itself, or for some time; then from anew."""
+        seeds.append(console.expect(r'^# fuzz: seed (\d+)')[1].decode())
+        end = time.monotonic() + 10
+        last = None
+        while last != (last := self.requests(vm)) and time.monotonic() < end:
+            time.sleep(1)
+        stopped = vm.cmd('query-status')['status'] != 'running'
+        vm.cmd('system_reset')
+        if stopped:
+            self.wait_for('a reset', lambda: vm.cmd('query-status')['status']
+                          in ('prelaunch', 'running'))
+            vm.cmd('cont')
+
+    def test_neighbour(self):
+        """A guest does anything it can to QEMU; another one sees nothing."""
+        victim, victim_console = self.start(
+            'victim', '-smp', '2', payload='fill,base=128M,size=16M,seed=5 '
+            + f'storm,base=64M,size=32M,count={300 * LONG} '
+              'verify,base=128M,size=16M,seed=5 ' * 12)
+        victim_console.expect('^ok storm')
+        hostile, console = self.start(
+            'hostile', '-smp', '4', *self.disk('disk0'),
+            '-device', 'virtio-balloon-pci', '-device', 'virtio-rng-pci',
+            '-device', 'VGA',
+            payload='fuzz,base=32M,size=192M,hole=256M,self=1,count=1000000')
+        console.check = lambda end: None    # nothing it says is of interest
+        before = self.requests(victim)
+        seeds = []
+        try:
+            while len(seeds) < 3 or self.requests(hostile) < 500 * LONG:
+                self.hostile_life(hostile, console, seeds)
+        except Exception as e:          # pylint: disable=broad-except
+            hostile.kill()
+            self.fail(f'{e!r} with one of {seeds[-3:]}: '
+                      f'{(hostile.get_log() or "")[-500:]}')
+        self.assertGreater(self.requests(victim), before)
+        victim_console.expect('^done 0 failed', 300 * LONG)
+        self.assertEqual(self.conversion(victim)['failures'], [])
+        self.assertTrue(hostile.is_running())
+
+    def conversions_under_way(self, vm):
+        before = self.requests(vm)
+        time.sleep(0.5)
+        return self.requests(vm) - before
+
+    def test_management(self):
+        """Paused, continued, reset, given a DIMM, and at last quit, all of it
+        in the middle of a storm."""
+        monitor = os.path.join(self.socket_dir().name, 'monitor')
+        vm, console = self.start(
+            'vm', '-smp', '4', '-m', '256M,slots=16,maxmem=4G',
+            '-chardev', f'socket,id=mon1,path={monitor},server=on,wait=off',
+            '-mon', 'chardev=mon1,mode=control',
+            payload='storm,base=64M,size=64M,hole=3G,holesize=16M,'
+                    f'count={10 ** 6}')
+        watcher = Watcher(monitor)
+        watcher.start()
+        for number in range(min(2 * LONG, 16)):
+            console.expect('^# storm: seed')
+            self.wait_for('there are conversions', lambda:
+                          self.conversions_under_way(vm))
+            vm.cmd('stop')
+            self.assertEqual(self.conversions_under_way(vm), 0)
+            vm.cmd('cont')
+            self.wait_for('there are conversions', lambda:
+                          self.conversions_under_way(vm))
+            memory = f'mem{number}'
+            vm.cmd('object-add', args_dict={
+                'qom-type': GMEM, 'id': memory, 'size': 128 * MIB})
+            vm.cmd('device_add', driver='pc-dimm', id=f'dimm{number}',
+                   memdev=memory)
+            self.assert_bound(vm, 'ram0')
+            self.assertEqual([slot['binding'] for slot in
+                              self.slots(vm, memory)], ['bound'])
+            self.wait_for('there are conversions', lambda:
+                          self.conversions_under_way(vm))
+            console.skip()
+            vm.cmd('system_reset')
+        console.expect('^# storm: seed')
+        self.wait_for('there are conversions', lambda:
+                      self.conversions_under_way(vm))
+        self.assertIsNone(watcher.error, repr(watcher.error))
+        self.assertGreater(watcher.answers, 10)
+        watcher.ending = True
+        vm.shutdown()
+        watcher.join(20)
+        self.assertEqual(vm.exitcode(), 0)
+
+    def test_reboot(self):
+        """Linux, twenty times; nothing is left over from any of them."""
+        vm, console = self.start('vm', memory=128, linux='gmem.mode=wait')
+        console.expect(LINUX_STARTED)
+        slots = self.slots(vm)
+        sizes = []
+        for _ in range(20):
+            console.socket.sendall(b'reboot -f\n')
+            console.expect(LINUX_STARTED)
+            sizes.append(self.process_status(vm, 'VmRSS'))
+        self.assertIn('Linux', console.run('uname -a'))
+        self.assert_bound(vm)
+        self.assertEqual(self.slots(vm), slots)
+        self.assertEqual(self.guest_memfds(vm), 1)
+        self.assertEqual(self.conversion(vm)['private'], 0)
+        self.assertEqual(self.info(vm)['allocated'], 0)
+        self.assertLess(sizes[-1] - sizes[1], 8 * MIB, sizes)
+
+    def balloon(self, backend):
+        """What the guest gives away is freed, shared or private."""
+        vm, console = self.start(
+            'vm', '-device', 'virtio-balloon-pci', backend=backend,
+            payload='fill,base=64M,size=8M balloon,base=64M,size=8M '
+                    'zero,base=64M,size=8M '
+                    'convert,base=80M,size=8M,private=1 '
+                    'fill,base=80M,size=8M,seed=3 '
+                    'balloon,base=80M,size=4M '
+                    'verify,base=84M,size=4M,seed=3')
+        console.expect('^done 0 failed')
+        self.assertEqual(self.info(vm)['allocated'], 4 * MIB)
+        self.assertEqual(self.conversion(vm)['private'], 8 * MIB)
+
+    def virtio_mem(self, backend):
+        """Cannot have memory with a private half, and says so."""
+        vm = self.machine_vm(
+            'vm', '-m', '256M,maxmem=1G', '-object', f'{backend},id=mem1,size=128M',
+            '-device', 'virtio-mem-pci,id=vmem,memdev=mem1,requested-size=64M',
+            payload='hello')
+        vm.set_qmp_monitor(False)
+        vm.launch()
+        vm.wait()
+        self.assertNotEqual(vm.exitcode(), 0)
+        self.assertRegex(vm.get_log(), 'virtio-mem.*private memory.*mem1')
+        del self._vms['vm']
+
+
+GuestMemfdPrivateHostile.add_cases('virtio', GuestMemfdPrivateHostile.VIRTIO)
+GuestMemfdPrivateHostile.add_cases('balloon', (
+    ('balloon', GMEM), ('balloon_ram', 'memory-backend-ram')))
+GuestMemfdPrivateHostile.add_cases('virtio_mem', (
+    ('virtio_mem', GMEM), ('virtio_mem_ram', 'memory-backend-ram')))
+
+if __name__ == '__main__':
+    GuestMemfdTest.main()
