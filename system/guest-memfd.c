@@ -376,7 +376,8 @@ void guest_memfd_balloon(RAMBlock *rb, uint64_t offset, uint64_t size)
     const uint64_t end = offset + size;
     uint64_t run;
 
-    if (!block) {
+    /* Where all is private at first, the guest has to accept what it gets. */
+    if (!block || block->map.initially_private) {
         return;
     }
     guest_memfd_lock();
@@ -536,6 +537,8 @@ static int64_t convert(hwaddr start, hwaddr size, bool to_private,
 void guest_memfd_conversion_failed(hwaddr start, uint64_t size,
                                    bool to_private, int error)
 {
+    BQL_LOCK_GUARD();           /* monitor.c has no other lock for its timers */
+
     trace_guest_memfd_convert(start, size, to_private, -error);
     qapi_event_send_guest_memfd_conversion_failed(start, size, to_private,
                                                   error, strerror(error));

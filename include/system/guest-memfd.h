@@ -91,7 +91,8 @@ void *guest_memfd_dump(const MemoryRegion *mr, void *host, size_t size,
  * @offset: in @rb, page aligned
  * @size: in bytes, page aligned
  *
- * They stay private, and are zero when the guest takes them back.
+ * They stay private, and are zero when the guest takes them back.  In a
+ * software-protected VM only: see guest_memfd_may_access().
  */
 void guest_memfd_balloon(RAMBlock *rb, uint64_t offset, uint64_t size);
 
