@@ -187,7 +187,8 @@ const struct test_case cases[] = {
       "base=,size=,hole=[,dry=]: a table of requests, good and bad" },
     { "storm", run_storm,
       "base=,size=[,base2=,size2=][,hole=,holesize=][,count=100000][,seed=][,cpus=]"
-      "[,shadows=STEPS][,show=1][,dry=]: all processors convert, and check all contents" },
+      "[,shadows=STEPS][,show=1][,dry=]: all processors convert, and check all "
+      "contents" },
     { "fuzz", run_fuzz,
       "base=,size=[,hole=][,count=100000][,seed=][,cpus=][,self=1][,dry=]: any "
       "arguments; what is outside the area keeps its contents" },

@@ -1,13 +1,17 @@
 /*
- * Fault injection for guest-memfd-test, to be preloaded into QEMU
+ * Fault injection for the guest_memfd tests, to be preloaded into QEMU
  *
  * The environment variable GUEST_MEMFD_FAULT names a file. While it exists and
  * holds "OP ERRNO [NTH]", the calls of kind OP fail with ERRNO, or only the
  * NTH of them:
  *
- *   create  KVM_CREATE_GUEST_MEMFD
- *   mmap    mmap() of such a file
- *   bind    KVM_SET_USER_MEMORY_REGION2 that binds a memory slot
+ *   create     KVM_CREATE_GUEST_MEMFD
+ *   mmap       mmap() of such a file
+ *   bind       KVM_SET_USER_MEMORY_REGION2 that binds a memory slot
+ *   attribute  KVM_SET_MEMORY_ATTRIBUTES
+ *   drop       fallocate() of a guest_memfd
+ *   exit       KVM_RUN of the last vCPU, as KVM fails for a memory fault, with
+ *              ERRNO for the fault's flags
  *
  * Copyright (c) 2026 The qemu-gmem developers
  *
@@ -23,6 +27,8 @@
 /* Bit N is set: file descriptor N is a guest_memfd. */
 static uint64_t gmem_fds[16];
 static int calls;
+static int vcpu_fd = -1;
+static struct kvm_run *vcpu_run;
 
 static bool is_gmem(int fd)
 {
@@ -35,9 +41,10 @@ static int fault(const char *op)
 {
     const char *path = getenv("GUEST_MEMFD_FAULT");
     char kind[16];
-    int error, nth = 0, n;
+    int error, nth = 0, n, saved = errno;
     FILE *f = path ? fopen(path, "r") : NULL;
 
+    errno = saved;
     if (!f) {
         return 0;
     }
@@ -67,6 +74,8 @@ int ioctl(int fd, unsigned long request, ...)
         if (region->flags & KVM_MEM_GUEST_MEMFD && region->memory_size) {
             error = fault("bind");
         }
+    } else if (request == KVM_SET_MEMORY_ATTRIBUTES) {
+        error = fault("attribute");
     }
     if (error) {
         errno = error;
@@ -77,8 +86,32 @@ int ioctl(int fd, unsigned long request, ...)
     if (request == KVM_CREATE_GUEST_MEMFD && ret >= 0 &&
         ret < 64 * (int)ARRAY_SIZE(gmem_fds)) {
         gmem_fds[ret / 64] |= UINT64_C(1) << ret % 64;
+    } else if (request == KVM_CREATE_VCPU) {
+        vcpu_fd = ret;
+    } else if (request == KVM_RUN && fd == vcpu_fd) {
+        error = fault("exit");
+        if (error) {
+            vcpu_run->exit_reason = KVM_EXIT_MEMORY_FAULT;
+            vcpu_run->memory_fault.flags = error;
+            vcpu_run->memory_fault.gpa = 0;
+            vcpu_run->memory_fault.size = 4096;
+            errno = EFAULT;
+            return -1;
+        }
     }
     return ret;
+}
+
+/* What fallocate() is, with 64 bit file offsets. */
+int fallocate64(int fd, int mode, off64_t offset, off64_t len)
+{
+    int error = is_gmem(fd) ? fault("drop") : 0;
+
+    if (error) {
+        errno = error;
+        return -1;
+    }
+    return syscall(SYS_fallocate, fd, mode, offset, len);
 }
 
 /* What mmap() is, with 64 bit file offsets. */
@@ -90,7 +123,11 @@ void *mmap64(void *addr, size_t len, int prot, int flags, int fd, off64_t off)
         errno = error;
         return MAP_FAILED;
     }
-    return (void *)syscall(SYS_mmap, addr, len, prot, flags, fd, off);
+    addr = (void *)syscall(SYS_mmap, addr, len, prot, flags, fd, off);
+    if (fd == vcpu_fd && fd >= 0 && !off) {
+        vcpu_run = addr;
+    }
+    return addr;
 }
 
 /* A file descriptor's number may be used again for another file. */

@@ -1,0 +1,81 @@
+#!/usr/bin/env python3
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# Conversions whose steps fail in the kernel: all is as before, the guest is told
+#
+# Copyright (c) 2026 The qemu-gmem developers
+
+import os
+
+from guest_memfd import GuestMemfdTest
+
+AREA = 'base=80M,size=64K'
+EIO = 5
+
+
+class GuestMemfdPrivateFault(GuestMemfdTest):
+
+    machine_args = ('-object', 'sw-protected-guest,id=cgs0')
+    machine_props = ',confidential-guest-support=cgs0'
+
+    def faulty(self, payload):
+        """A VM whose system calls fail as self.arm() says."""
+        vm = self.machine_vm('vm', payload=payload)
+        library = os.path.join(os.path.dirname(self.qemu_bin),
+                               'tests/qtest/guest-memfd-fault.so')
+        self.assertTrue(os.path.exists(library), f'{library} is not there')
+        self.fault = self.scratch_file('fault')
+        vm._wrapper = ('env', f'LD_PRELOAD={library}',
+                       f'GUEST_MEMFD_FAULT={self.fault}')
+        vm.launch()
+        return vm, self.console(vm)
+
+    def arm(self, step, error):
+        with open(self.fault + '.new', 'w', encoding='ascii') as file:
+            file.write(f'{step} {error}')
+        os.rename(self.fault + '.new', self.fault)
+
+    FAILURES = (
+        # The step that fails, and whether pages are private before
+        ('attribute_to_private', 'attribute', 0),
+        ('attribute_to_shared', 'attribute', 1),
+        ('drop_to_shared', 'drop', 1),
+    )
+
+    def failing(self, step, private):
+        vm, console = self.faulty(
+            f'convert,{AREA},private={private} fill,{AREA},seed=3 wait '
+            f'convert,{AREA},private={1 - private},expect={EIO} '
+            f'verify,{AREA},seed=3 wait '
+            f'convert,{AREA},private={1 - private} zero,{AREA}')
+        console.expect('^waiting')
+        self.arm(step, EIO)
+        vm.cmd('send-key', keys=[{'type': 'qcode', 'data': 'a'}])
+        console.expect('^waiting')
+        conversion = self.info(vm)['conversion']
+        self.assertEqual(conversion['private'], private * 64 * 1024)
+        self.assertEqual([(failure['errno'], failure['count'])
+                          for failure in conversion['failures']], [(EIO, 1)])
+        os.unlink(self.fault)
+        vm.cmd('send-key', keys=[{'type': 'qcode', 'data': 'a'}])
+        console.expect('^done 0 failed')
+        self.assertEqual(self.info(vm)['conversion']['private'],
+                         (1 - private) * 64 * 1024)
+
+    def test_unknown_fault(self):
+        """KVM says something about a memory fault that QEMU does not know."""
+        vm, console = self.faulty('wait')
+        console.expect('^waiting')
+        self.arm('exit', 0x10)
+        vm.event_wait('STOP')
+        self.assertEqual(vm.cmd('query-status')['status'], 'internal-error')
+        os.unlink(self.fault)
+        vm.shutdown()
+        self.assertIn('a memory fault at 0x0 with flags 0x10', vm.get_log())
+
+
+GuestMemfdPrivateFault.add_cases('failing', GuestMemfdPrivateFault.FAILURES)
+
+if __name__ == '__main__':
+    GuestMemfdTest.main()
