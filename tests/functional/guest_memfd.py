@@ -148,7 +148,7 @@ class GuestMemfdTest(QemuSystemTest):
         good = self._outcome.success    # a test that failed fails but once
         for name, vm in self._vms.items():
             try:
-                vm.shutdown(hard=not good)
+                vm.shutdown(hard=not good, timeout=30 * SLOW)
             except Exception as e:      # pylint: disable=broad-except
                 ended.append(f'{name}: {e}')
             if good and vm.exitcode():
