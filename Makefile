@@ -5,7 +5,7 @@ PREFIX ?= /usr/local
 export PREFIX
 
 .PHONY: all deps install patches style lab run check check-unit check-qtest \
-        check-functional check-upstream check-long clean help
+        check-functional check-upstream check-long check-sanitize clean help
 
 all: ## build QEMU (the default): build/qemu/qemu-system-x86_64 and its tools
 	@scripts/deps --check
@@ -42,8 +42,11 @@ check-unit check-qtest check-functional check-upstream: deps
 check-long: deps ## storms and fuzzers of private memory: 100,000 requests each
 	@scripts/check long
 
+check-sanitize: deps ## unit, qtest and functional tests with the sanitizers
+	@scripts/check sanitize
+
 clean: ## remove what was built here, but for build/src, which may hold your work
-	rm -rf build/qemu build/lab build/lab-out build/configure.log
+	rm -rf build/qemu* build/lab build/lab-out
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
