@@ -69,7 +69,8 @@ class GuestMemfdVfio(GuestMemfdTest):
                         read_line(path + '/device')) == EDU
                     and os.path.exists(path + '/iommu_group')]
         if len(self.edu) < 2:
-            self.skipTest('there are no two edu devices behind an IOMMU')
+            self.skipTest('there are no two edu devices behind an IOMMU, as '
+                          'lab/run --vfio has them')
         for path in self.edu:
             self.bind(path)
 
@@ -109,13 +110,17 @@ class GuestMemfdVfio(GuestMemfdTest):
         """With a listener for each device."""
         devices = [arg for number, kind in enumerate(iommufd)
                    for arg in self.device(number, kind)]
+        for node in 'node0', 'node1':
+            devices += ['-object', f'memory-backend-guest-memfd,id={node},size=48M',
+                        '-numa', f'node,memdev={node}']
         vm, console = self.start(
-            'vm', '-smp', '4', *devices, memory=96,
-            payload=f'storm,base=34M,size=32M,shadows=60,count={500 * LONG} '
-                    f'convert,base=34M,size=32M,private=0 {DMA} '
+            'vm', '-smp', '4', *devices, memory=96, backend=None,
+            payload='storm,base=34M,size=14M,base2=48M,size2=16M,hole=3G,'
+                    f'holesize=1M,shadows=60,count={500 * LONG} '
+                    f'convert,base=34M,size=30M,private=0 {DMA} '
                     + DMA.replace('edu,', 'edu,device=1,'))
         console.expect('^done 0 failed', 300 * LONG)
-        self.assert_bound(vm)
+        self.assert_bound(vm, 'node0', 'node1')
 
     def failing_map(self, iommufd):
         """A conversion to shared that VFIO cannot map is undone."""
