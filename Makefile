@@ -5,7 +5,7 @@ PREFIX ?= /usr/local
 export PREFIX
 
 .PHONY: all deps install patches style lab run check check-unit check-qtest \
-        check-functional check-upstream check-long check-sanitize clean help
+        check-functional check-upstream check-long check-sanitize bench clean help
 
 all: ## build QEMU (the default): build/qemu/qemu-system-x86_64 and its tools
 	@scripts/deps --check
@@ -45,8 +45,11 @@ check-long: deps ## storms and fuzzers of private memory: 100,000 requests each
 check-sanitize: deps ## unit, qtest and functional tests with the sanitizers
 	@scripts/check sanitize
 
+bench: deps ## measure stock and ours side by side, into bench/results.md and plots
+	@bench/run
+
 clean: ## remove what was built here, but for build/src, which may hold your work
-	rm -rf build/qemu* build/lab build/lab-out
+	rm -rf build/qemu* build/lab build/lab-out build/bench
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
