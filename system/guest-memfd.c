@@ -313,7 +313,7 @@ GuestMemfdBlock *guest_memfd_block_create(RAMBlock *rb)
 
 void guest_memfd_block_destroy(GuestMemfdBlock *block)
 {
-    memory_region_set_ram_discard_manager(block->rb->mr, NULL);
+    /* The memory region, whose RamDiscardManager it was, is gone already. */
     object_unref(OBJECT(block));
 }
 
