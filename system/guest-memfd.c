@@ -441,6 +441,18 @@ static int find_pieces(hwaddr start, hwaddr size, bool to_private,
     return ret;
 }
 
+static bool migration_ended;
+
+static bool migration_runs(void)
+{
+    return !migration_ended && migration_is_running();
+}
+
+void guest_memfd_end_migration(void)
+{
+    migration_ended = true;
+}
+
 /* Moves pieces, or the first part of one, up to a chunk; returns its size. */
 static uint64_t next_chunk(GArray *pieces, int *i, GArray *chunk)
 {
@@ -472,7 +484,7 @@ static int64_t convert_pieces(GArray *pieces, bool to_private,
     while (next_chunk(pieces, &i, chunk)) {
         guest_memfd_lock();
         /* A migration may have begun meanwhile. */
-        ret = to_private && migration_is_running() ? -EBUSY :
+        ret = to_private && migration_runs() ? -EBUSY :
               guest_memfd_map_convert((GuestMemfdPiece *)chunk->data,
                                       chunk->len, to_private, undo);
         if (ret < 0 && undo && guest_memfd_undo(undo)) {

@@ -167,6 +167,14 @@ int64_t guest_memfd_fault(hwaddr start, hwaddr size, bool private);
 bool guest_memfd_blocks_migration(Error **errp);
 
 /**
+ * guest_memfd_end_migration: QEMU quits, there will be no migration any more
+ *
+ * vCPUs run, and convert memory, for a moment longer than there is something
+ * that could be asked for a migration.  Called with the BQL held.
+ */
+void guest_memfd_end_migration(void);
+
+/**
  * guest_memfd_reset: bring all pages into their initial state
  *
  * Private memory is freed, so its contents are gone.  Called with the BQL held
