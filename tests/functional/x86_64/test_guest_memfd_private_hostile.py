@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 
-from guest_memfd import GuestMemfdTest, MIB
+from guest_memfd import GuestMemfdTest, MIB, SLOW
 
 GMEM = 'memory-backend-guest-memfd'
 LINUX_STARTED = 'guest: ready'
@@ -225,7 +225,8 @@ class GuestMemfdPrivateHostile(GuestMemfdTest):
         self.assertEqual(self.guest_memfds(vm), 1)
         self.assertEqual(self.conversion(vm)['private'], 0)
         self.assertEqual(self.info(vm)['allocated'], 0)
-        self.assertLess(sizes[-1] - sizes[1], 8 * MIB, sizes)
+        if SLOW == 1:   # a sanitizer keeps what is freed
+            self.assertLess(sizes[-1] - sizes[1], 8 * MIB, sizes)
 
     def balloon(self, backend):
         """What the guest gives away is freed, shared or private."""
