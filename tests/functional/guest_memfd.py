@@ -221,6 +221,16 @@ class GuestMemfdTest(QemuSystemTest):
         vm.launch()
         return vm, self.console(vm)
 
+    def assert_refused(self, vm, message):
+        """QEMU ends at once, with that message."""
+        vm.set_qmp_monitor(False)
+        vm.launch()
+        vm.wait()
+        self.assertEqual(vm.exitcode(), 1, vm.get_log())
+        self.assertRegex(vm.get_log(), message)
+        self._vms = {name: other for name, other in self._vms.items()
+                     if other is not vm}
+
     def wait_for(self, what, condition, timeout=120):
         """Returns the first true value that condition() has."""
         timeout *= SLOW

@@ -248,12 +248,7 @@ class GuestMemfdPrivateHostile(GuestMemfdTest):
             'vm', '-m', '256M,maxmem=1G', '-object', f'{backend},id=mem1,size=128M',
             '-device', 'virtio-mem-pci,id=vmem,memdev=mem1,requested-size=64M',
             payload='hello')
-        vm.set_qmp_monitor(False)
-        vm.launch()
-        vm.wait()
-        self.assertNotEqual(vm.exitcode(), 0)
-        self.assertRegex(vm.get_log(), 'virtio-mem.*private memory.*mem1')
-        del self._vms['vm']
+        self.assert_refused(vm, 'virtio-mem.*private memory.*mem1')
 
 
 GuestMemfdPrivateHostile.add_cases('virtio', GuestMemfdPrivateHostile.VIRTIO)

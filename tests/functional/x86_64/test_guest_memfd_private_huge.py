@@ -63,13 +63,9 @@ class GuestMemfdPrivateHuge(GuestMemfdTest):
         self.assertGreater(self.info(vm)['conversion']['pages-to-private'], 4096)
 
     def refused(self, message, *args):
-        vm = self.machine_vm('vm', *args, backend=None, memory=128, payload='hello')
-        vm.set_qmp_monitor(False)
-        vm.launch()
-        vm.wait()
-        self.assertEqual(vm.exitcode(), 1)
-        self.assertRegex(vm.get_log(), message)
-        del self._vms['vm']
+        self.assert_refused(
+            self.machine_vm('vm', *args, backend=None, memory=128, payload='hello'),
+            message)
 
     def test_refused(self):
         for message, *args in (

@@ -161,12 +161,7 @@ class GuestMemfdVfio(GuestMemfdTest):
         vm = self.machine_vm('vm', *self.device(0, iommufd), memory=memory,
                              payload='hello')
         vm._wrapper = limited(limit)
-        vm.set_qmp_monitor(False)
-        vm.launch()
-        vm.wait()
-        self.assertEqual(vm.exitcode(), 1)
-        self.assertRegex(vm.get_log(), message)
-        del self._vms['vm']
+        self.assert_refused(vm, message)
 
     def plain(self, iommufd):
         """In a VM without private memory, too."""
