@@ -83,24 +83,29 @@ uint64_t guest_memfd_map_private_size(const GuestMemfdMap *map)
  * What is to change in a piece: pages first to last - 1, and in there the runs
  * that differ from the state that all shall have.
  */
+#define CHANGE_FEW 512          /* pages that need no memory of their own */
+
 typedef struct Change {
     GuestMemfdMap *map;
     uint64_t first, last;
     uint64_t pages;
-    unsigned long *before;      /* map->changed from first on; NULL: one run */
+    bool mixed;                 /* several runs; map->changed from first on: */
+    unsigned long few[BITS_TO_LONGS(CHANGE_FEW)];
+    unsigned long *many;        /* if those are not enough */
     bool before_is_changed;     /* the bits of what is to change */
 } Change;
 
 /* The next run to change from @page, counted from first; 0 if there is none */
 static uint64_t change_next_run(const Change *c, uint64_t *page)
 {
+    const unsigned long *before = c->many ?: c->few;
     const uint64_t n = c->last - c->first;
 
-    if (!c->before) {
+    if (!c->mixed) {
         return *page == 0 ? n : 0;
     }
-    *page = next_page(c->before, *page, n, c->before_is_changed);
-    return *page >= n ? 0 : next_page(c->before, *page, n,
+    *page = next_page(before, *page, n, c->before_is_changed);
+    return *page >= n ? 0 : next_page(before, *page, n,
                                       !c->before_is_changed) - *page;
 }
 
@@ -131,9 +136,12 @@ static bool change_init(Change *c, const GuestMemfdPiece *piece,
         runs++;
     }
     if (runs > 1) {
-        c->before = bitmap_new(c->last - c->first);
-        bitmap_copy_with_src_offset(c->before, map->changed, c->first,
-                                    c->last - c->first);
+        const uint64_t pages = c->last - c->first;
+
+        c->mixed = true;
+        c->many = pages > CHANGE_FEW ? bitmap_new(pages) : NULL;
+        bitmap_copy_with_src_offset(c->many ?: c->few, map->changed, c->first,
+                                    pages);
     }
     return runs;
 }
@@ -268,7 +276,7 @@ static int64_t convert(const GuestMemfdPiece *pieces, Change *changes, int n,
         }
         ret = change_begin(&changes[done], to_private);
         if (ret) {
-            g_free(changes[done].before);
+            g_free(changes[done].many);
             goto undo;
         }
         pages += changes[done].pages;
@@ -288,7 +296,7 @@ static int64_t convert(const GuestMemfdPiece *pieces, Change *changes, int n,
         if (undo) {
             g_array_append_val(undo->changes, changes[i]);
         } else {
-            g_free(changes[i].before);
+            g_free(changes[i].many);
         }
     }
     return pages;
@@ -299,7 +307,7 @@ undo:
         if (!change_undo(&changes[done], to_private)) {
             ret = -ENOTRECOVERABLE;
         }
-        g_free(changes[done].before);
+        g_free(changes[done].many);
     }
     return ret;
 }
@@ -322,7 +330,7 @@ static void change_clear(void *opaque)
 {
     Change *c = opaque;
 
-    g_free(c->before);
+    g_free(c->many);
 }
 
 GuestMemfdUndo *guest_memfd_undo_new(bool to_private)

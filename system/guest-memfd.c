@@ -390,57 +390,6 @@ void guest_memfd_balloon(RAMBlock *rb, uint64_t offset, uint64_t size)
 
 /* Conversion */
 
-/*
- * What of a request is RAM, and of which blocks.  Only memory that KVM takes
- * from the guest_memfd can be private: not memory that is registered by address
- * (see kvm-gmem.c).
- */
-static int find_pieces(hwaddr start, hwaddr size, bool to_private,
-                       GArray *pieces, GPtrArray *regions)
-{
-    const hwaddr end = start + size;
-    int ret = 0;
-    hwaddr next;
-
-    for (; start < end && !ret; start = next) {
-        MemoryRegionSection section = memory_region_find(get_system_memory(),
-                                                         start, end - start);
-        MemoryRegion *mr = section.mr;
-        hwaddr address = section.offset_within_address_space;
-        GuestMemfdBlock *block;
-
-        if (!mr) {
-            return to_private ? -EINVAL : 0;
-        }
-        g_ptr_array_add(regions, mr);
-        next = address + int128_get64(section.size);
-        block = guest_memfd_of(mr->ram_block);
-        if (to_private && address > start) {
-            ret = -EINVAL;      /* nothing is there */
-        } else if (block) {
-            GuestMemfdPiece piece = {
-                .map = &block->map,
-                .offset = section.offset_within_region,
-                .size = next - address,
-            };
-
-            if (!QEMU_IS_ALIGNED(piece.offset | piece.size | address,
-                                 block->map.page_size)) {
-                ret = -EINVAL;
-            } else if (to_private) {
-                ret = kvm_gmem_check_bound(block->rb, address, piece.size);
-            }
-            g_array_append_val(pieces, piece);
-        } else if (to_private) {
-            ret = -EINVAL;
-        } else if (!memory_region_is_ram_device(mr) &&
-                   (memory_region_is_ram(mr) || memory_region_is_romd(mr))) {
-            ret = -EINVAL;      /* RAM or ROM; all others are devices' */
-        }
-    }
-    return ret;
-}
-
 static bool migration_ended;
 
 static bool migration_runs(void)
@@ -453,54 +402,141 @@ void guest_memfd_end_migration(void)
     migration_ended = true;
 }
 
-/* Moves pieces, or the first part of one, up to a chunk; returns its size. */
-static uint64_t next_chunk(GArray *pieces, int *i, GArray *chunk)
+/*
+ * A part of a request, and what of it is in RAM blocks.  On the stack: nearly
+ * every request has just one part of one piece.
+ */
+typedef struct Part {
+    hwaddr end;
+    int n;
+    GuestMemfdPiece pieces[8];
+    MemoryRegion *regions[8];   /* referenced */
+} Part;
+
+static void part_unref(Part *part)
 {
-    uint64_t size = 0;
-
-    g_array_set_size(chunk, 0);
-    for (; *i < pieces->len && size < GUEST_MEMFD_CHUNK; ) {
-        GuestMemfdPiece *piece = &g_array_index(pieces, GuestMemfdPiece, *i);
-        GuestMemfdPiece part = *piece;
-
-        part.size = MIN(part.size, GUEST_MEMFD_CHUNK - size);
-        piece->offset += part.size;
-        piece->size -= part.size;
-        *i += !piece->size;
-        size += part.size;
-        g_array_append_val(chunk, part);
+    while (part->n) {
+        memory_region_unref(part->regions[--part->n]);
     }
-    return size;
 }
 
-static int64_t convert_pieces(GArray *pieces, bool to_private,
-                              GuestMemfdUndo *undo, bool give_way)
+/*
+ * Finds the part that begins at @start.  Only memory that KVM takes from the
+ * guest_memfd can be private: not memory that is registered by address (see
+ * kvm-gmem.c).
+ */
+static int part_find(Part *part, hwaddr start, hwaddr end, bool to_private)
 {
-    g_autoptr(GArray) chunk = g_array_new(false, false,
-                                          sizeof(GuestMemfdPiece));
-    int64_t pages = 0, ret;
-    int i = 0;
+    uint64_t left = GUEST_MEMFD_CHUNK;
+    int ret = 0;
 
-    while (next_chunk(pieces, &i, chunk)) {
-        guest_memfd_lock();
-        /* A migration may have begun meanwhile. */
-        ret = to_private && migration_runs() ? -EBUSY :
-              guest_memfd_map_convert((GuestMemfdPiece *)chunk->data,
-                                      chunk->len, to_private, undo);
-        if (ret < 0 && undo && guest_memfd_undo(undo)) {
-            ret = -ENOTRECOVERABLE;
+    part->end = start;
+    part->n = 0;
+    while (part->end < end && left && part->n < ARRAY_SIZE(part->pieces) &&
+           !ret) {
+        MemoryRegionSection section = memory_region_find(get_system_memory(),
+                                                         part->end,
+                                                         end - part->end);
+        MemoryRegion *mr = section.mr;
+        hwaddr address = section.offset_within_address_space;
+        GuestMemfdBlock *block = mr ? guest_memfd_of(mr->ram_block) : NULL;
+        uint64_t size = int128_get64(section.size);
+
+        if (to_private && (!block || address > part->end)) {
+            ret = -EINVAL;      /* nothing is there, or what has no such half */
+        } else if (block) {
+            size = MIN(size, left);
+            if (!QEMU_IS_ALIGNED(section.offset_within_region | size | address,
+                                 block->map.page_size)) {
+                ret = -EINVAL;
+            } else if (to_private) {
+                ret = kvm_gmem_check_bound(block->rb, address, size);
+            }
+        } else if (mr && !memory_region_is_ram_device(mr) &&
+                   (memory_region_is_ram(mr) || memory_region_is_romd(mr))) {
+            ret = -EINVAL;      /* RAM or ROM; all others are devices' */
         }
-        guest_memfd_unlock();
-        if (ret < 0) {
-            return ret;
+        if (block) {
+            part->pieces[part->n] = (GuestMemfdPiece) {
+                .map = &block->map,
+                .offset = section.offset_within_region,
+                .size = size,
+            };
+            part->regions[part->n++] = mr;
+            left -= size;
+        } else {
+            memory_region_unref(mr);
+        }
+        part->end = mr ? address + size : end;
+    }
+    return ret;
+}
+
+/* Can all of that be converted? */
+static int check_parts(hwaddr start, hwaddr end, bool to_private)
+{
+    int ret = 0;
+    Part part;
+
+    for (; start < end && !ret; start = part.end) {
+        ret = part_find(&part, start, end, to_private);
+        part_unref(&part);
+    }
+    return ret;
+}
+
+static int64_t convert_part(const Part *part, bool to_private,
+                            GuestMemfdUndo *undo)
+{
+    int64_t ret;
+
+    if (!part->n) {
+        return 0;
+    }
+    guest_memfd_lock();
+    /* A migration may have begun since the part before. */
+    ret = to_private && migration_runs() ? -EBUSY :
+          guest_memfd_map_convert(part->pieces, part->n, to_private, undo);
+    guest_memfd_unlock();
+    return ret;
+}
+
+static void unref_region(void *opaque)
+{
+    memory_region_unref(opaque);
+}
+
+/* A request of several parts, the first of which has been found */
+static int64_t convert_parts(Part *part, hwaddr end, bool to_private,
+                             bool give_way)
+{
+    g_autoptr(GuestMemfdUndo) undo = guest_memfd_undo_new(to_private);
+    /* What has changed stays until it need not be undone any more. */
+    g_autoptr(GPtrArray) regions = g_ptr_array_new_with_free_func(unref_region);
+    int64_t pages = 0, ret = check_parts(part->end, end, to_private);
+
+    while (!ret) {
+        ret = convert_part(part, to_private, undo);
+        while (part->n) {
+            g_ptr_array_add(regions, part->regions[--part->n]);
+        }
+        if (ret < 0 || part->end == end) {
+            break;
         }
         pages += ret;
-        if (give_way && i < pieces->len) {
+        if (give_way) {
             bql_unlock();
             bql_lock();
         }
+        ret = part_find(part, part->end, end, to_private);
     }
-    return pages;
+    if (ret < 0) {
+        guest_memfd_lock();
+        ret = guest_memfd_undo(undo) ? -ENOTRECOVERABLE : ret;
+        guest_memfd_unlock();
+        return ret;
+    }
+    return pages + ret;
 }
 
 static void count(GuestMemfdMap *map, int64_t ret, int64_t begin)
@@ -513,36 +549,31 @@ static void count(GuestMemfdMap *map, int64_t ret, int64_t begin)
     guest_memfd_unlock();
 }
 
-static void unref_region(void *opaque)
-{
-    memory_region_unref(opaque);
-}
-
 /* With the BQL held, but in between if @give_way */
 static int64_t convert(hwaddr start, hwaddr size, bool to_private,
                        bool give_way)
 {
     const int64_t begin = get_clock();
-    g_autoptr(GArray) pieces = g_array_new(false, false,
-                                           sizeof(GuestMemfdPiece));
-    /* What has been found stays until it need not be undone any more. */
-    g_autoptr(GPtrArray) regions = g_ptr_array_new_with_free_func(unref_region);
-    g_autoptr(GuestMemfdUndo) undo = NULL;
+    const hwaddr end = start + size;
     GuestMemfdMap *map;
+    MemoryRegion *mr;
     int64_t ret;
+    Part part;
 
-    ret = find_pieces(start, size, to_private, pieces, regions);
-    if (!pieces->len) {
-        return ret;
-    }
-    map = g_array_index(pieces, GuestMemfdPiece, 0).map;
+    ret = part_find(&part, start, end, to_private);
+    /* For the counters */
+    map = part.n ? part.pieces[0].map : NULL;
+    mr = part.n ? part.regions[0] : NULL;
+    memory_region_ref(mr);
     if (!ret) {
-        if (size > GUEST_MEMFD_CHUNK) {
-            undo = guest_memfd_undo_new(to_private);
-        }
-        ret = convert_pieces(pieces, to_private, undo, give_way);
+        ret = part.end == end ? convert_part(&part, to_private, NULL)
+                              : convert_parts(&part, end, to_private, give_way);
     }
-    count(map, ret, begin);
+    if (map) {
+        count(map, ret, begin);
+    }
+    memory_region_unref(mr);
+    part_unref(&part);
     return ret;
 }
 
@@ -576,15 +607,12 @@ int64_t guest_memfd_convert(hwaddr start, hwaddr size, bool to_private)
 
 int64_t guest_memfd_fault(hwaddr start, hwaddr size, bool private)
 {
-    BQL_LOCK_GUARD();           /* first: regions are unreferenced under it */
-    g_autoptr(GArray) pieces = g_array_new(false, false,
-                                           sizeof(GuestMemfdPiece));
-    g_autoptr(GPtrArray) regions = g_ptr_array_new_with_free_func(unref_region);
+    BQL_LOCK_GUARD();           /* for all of the memory map */
 
     if (initially_private()) {
         return guest_memfd_convert(start, size, private);
     }
-    return find_pieces(start, size, private, pieces, regions);
+    return check_parts(start, start + size, private);
 }
 
 /* All of the VM */
