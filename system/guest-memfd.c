@@ -99,6 +99,18 @@ static int block_set_private(GuestMemfdMap *map, uint64_t offset,
     return kvm_gmem_set_private(block_of_map(map)->rb, offset, size, private);
 }
 
+static int block_punch_shared(RAMBlock *rb, uint64_t offset, uint64_t size)
+{
+#ifdef CONFIG_FALLOCATE_PUNCH_HOLE
+    /* Takes the memory from all who map it; no madvise() has to follow. */
+    if (rb->fd >= 0 && qemu_ram_is_shared(rb)) {
+        return fallocate(rb->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                         rb->fd_offset + offset, size) ? -errno : 0;
+    }
+#endif
+    return ram_block_discard_range(rb, offset, size);
+}
+
 /*
  * Shared memory of huge pages is freed by huge pages: of those at the ends of
  * the range, all other small pages have to be private, too.  Until then small
@@ -112,6 +124,9 @@ static int block_drop_shared(GuestMemfdBlock *block, uint64_t offset,
     uint64_t end = QEMU_ALIGN_UP(offset + size, huge);
     uint64_t shared;
 
+    if (huge == block->map.page_size) {
+        return block_punch_shared(block->rb, offset, size);
+    }
 #ifdef CONFIG_FALLOCATE_PUNCH_HOLE
     if (!QEMU_IS_ALIGNED(offset | size, huge) &&
         fallocate(block->rb->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
@@ -129,8 +144,7 @@ static int block_drop_shared(GuestMemfdBlock *block, uint64_t offset,
         guest_memfd_map_next_run(&block->map, &shared, end, false)) {
         end -= huge;
     }
-    return start < end ? ram_block_discard_range(block->rb, start, end - start)
-                       : 0;
+    return start < end ? block_punch_shared(block->rb, start, end - start) : 0;
 }
 
 static int block_drop(GuestMemfdMap *map, uint64_t offset, uint64_t size,
@@ -289,8 +303,8 @@ static bool initially_private(void)
 
 bool guest_memfd_required(MachineState *machine)
 {
-    return machine_require_guest_memfd(machine) ||
-           (machine->cgs && machine->cgs->initially_shared);
+    return (machine->cgs && machine->cgs->initially_shared) ||
+           machine_require_guest_memfd(machine);
 }
 
 GuestMemfdBlock *guest_memfd_block_create(RAMBlock *rb)
@@ -485,20 +499,18 @@ static int check_parts(hwaddr start, hwaddr end, bool to_private)
     return ret;
 }
 
+/* With guest_memfd_lock() held */
 static int64_t convert_part(const Part *part, bool to_private,
                             GuestMemfdUndo *undo)
 {
-    int64_t ret;
-
     if (!part->n) {
         return 0;
     }
-    guest_memfd_lock();
     /* A migration may have begun since the part before. */
-    ret = to_private && migration_runs() ? -EBUSY :
-          guest_memfd_map_convert(part->pieces, part->n, to_private, undo);
-    guest_memfd_unlock();
-    return ret;
+    if (to_private && migration_runs()) {
+        return -EBUSY;
+    }
+    return guest_memfd_map_convert(part->pieces, part->n, to_private, undo);
 }
 
 static void unref_region(void *opaque)
@@ -506,47 +518,37 @@ static void unref_region(void *opaque)
     memory_region_unref(opaque);
 }
 
-/* A request of several parts, the first of which has been found */
-static int64_t convert_parts(Part *part, hwaddr end, bool to_private,
+static int64_t convert_parts(hwaddr start, hwaddr end, bool to_private,
                              bool give_way)
 {
     g_autoptr(GuestMemfdUndo) undo = guest_memfd_undo_new(to_private);
     /* What has changed stays until it need not be undone any more. */
     g_autoptr(GPtrArray) regions = g_ptr_array_new_with_free_func(unref_region);
-    int64_t pages = 0, ret = check_parts(part->end, end, to_private);
+    int64_t pages = 0, ret = check_parts(start, end, to_private);
+    Part part;
 
-    while (!ret) {
-        ret = convert_part(part, to_private, undo);
-        while (part->n) {
-            g_ptr_array_add(regions, part->regions[--part->n]);
-        }
-        if (ret < 0 || part->end == end) {
-            break;
-        }
-        pages += ret;
-        if (give_way) {
+    for (part.end = start; ret >= 0 && part.end < end; pages += ret) {
+        if (give_way && part.end > start) {
             bql_unlock();
             bql_lock();
         }
-        ret = part_find(part, part->end, end, to_private);
+        ret = part_find(&part, part.end, end, to_private);
+        if (!ret) {
+            guest_memfd_lock();
+            ret = convert_part(&part, to_private, undo);
+            guest_memfd_unlock();
+        }
+        while (part.n) {
+            g_ptr_array_add(regions, part.regions[--part.n]);
+        }
     }
-    if (ret < 0) {
-        guest_memfd_lock();
-        ret = guest_memfd_undo(undo) ? -ENOTRECOVERABLE : ret;
-        guest_memfd_unlock();
-        return ret;
+    if (ret >= 0) {
+        return pages;
     }
-    return pages + ret;
-}
-
-static void count(GuestMemfdMap *map, int64_t ret, int64_t begin)
-{
     guest_memfd_lock();
-    map->stats.ns += get_clock() - begin;
-    if (ret < 0) {
-        guest_memfd_map_count_failure(map, -ret);
-    }
+    ret = guest_memfd_undo(undo) ? -ENOTRECOVERABLE : ret;
     guest_memfd_unlock();
+    return ret;
 }
 
 /* With the BQL held, but in between if @give_way */
@@ -555,24 +557,26 @@ static int64_t convert(hwaddr start, hwaddr size, bool to_private,
 {
     const int64_t begin = get_clock();
     const hwaddr end = start + size;
-    GuestMemfdMap *map;
-    MemoryRegion *mr;
     int64_t ret;
     Part part;
 
     ret = part_find(&part, start, end, to_private);
-    /* For the counters */
-    map = part.n ? part.pieces[0].map : NULL;
-    mr = part.n ? part.regions[0] : NULL;
-    memory_region_ref(mr);
-    if (!ret) {
-        ret = part.end == end ? convert_part(&part, to_private, NULL)
-                              : convert_parts(&part, end, to_private, give_way);
+    if (!ret && part.end < end) {
+        ret = convert_parts(start, end, to_private, give_way);
+        guest_memfd_lock();
+    } else {
+        guest_memfd_lock();
+        ret = ret ?: convert_part(&part, to_private, NULL);
     }
-    if (map) {
-        count(map, ret, begin);
+    if (part.n) {
+        GuestMemfdMap *map = part.pieces[0].map;
+
+        map->stats.ns += get_clock() - begin;
+        if (ret < 0) {
+            guest_memfd_map_count_failure(map, -ret);
+        }
     }
-    memory_region_unref(mr);
+    guest_memfd_unlock();
     part_unref(&part);
     return ret;
 }

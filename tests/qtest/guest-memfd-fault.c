@@ -10,6 +10,7 @@
  *   bind       KVM_SET_USER_MEMORY_REGION2 that binds a memory slot
  *   attribute  KVM_SET_MEMORY_ATTRIBUTES
  *   drop       fallocate() of a guest_memfd
+ *   hole       fallocate() of another file
  *   exit       KVM_RUN of the last vCPU, as KVM fails for a memory fault, with
  *              ERRNO for the fault's flags
  *
@@ -105,7 +106,7 @@ int ioctl(int fd, unsigned long request, ...)
 /* What fallocate() is, with 64 bit file offsets. */
 int fallocate64(int fd, int mode, off64_t offset, off64_t len)
 {
-    int error = is_gmem(fd) ? fault("drop") : 0;
+    int error = fault(is_gmem(fd) ? "drop" : "hole");
 
     if (error) {
         errno = error;

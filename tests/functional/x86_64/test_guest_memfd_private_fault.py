@@ -41,6 +41,7 @@ class GuestMemfdPrivateFault(GuestMemfdTest):
         ('attribute_to_private', 'attribute', 0),
         ('attribute_to_shared', 'attribute', 1),
         ('drop_to_shared', 'drop', 1),
+        ('drop_to_private', 'hole', 0),
     )
 
     def failing(self, step, private):
