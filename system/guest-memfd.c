@@ -99,15 +99,22 @@ static int block_set_private(GuestMemfdMap *map, uint64_t offset,
     return kvm_gmem_set_private(block_of_map(map)->rb, offset, size, private);
 }
 
-static int block_punch_shared(RAMBlock *rb, uint64_t offset, uint64_t size)
+static int block_punch_hole(RAMBlock *rb, uint64_t offset, uint64_t size)
 {
 #ifdef CONFIG_FALLOCATE_PUNCH_HOLE
+    return fallocate(rb->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                     rb->fd_offset + offset, size) ? -errno : 0;
+#else
+    return -ENOSYS;
+#endif
+}
+
+static int block_discard_shared(RAMBlock *rb, uint64_t offset, uint64_t size)
+{
     /* Takes the memory from all who map it; no madvise() has to follow. */
     if (rb->fd >= 0 && qemu_ram_is_shared(rb)) {
-        return fallocate(rb->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                         rb->fd_offset + offset, size) ? -errno : 0;
+        return block_punch_hole(rb, offset, size);
     }
-#endif
     return ram_block_discard_range(rb, offset, size);
 }
 
@@ -123,17 +130,17 @@ static int block_drop_shared(GuestMemfdBlock *block, uint64_t offset,
     uint64_t start = QEMU_ALIGN_DOWN(offset, huge);
     uint64_t end = QEMU_ALIGN_UP(offset + size, huge);
     uint64_t shared;
+    int ret;
 
     if (huge == block->map.page_size) {
-        return block_punch_shared(block->rb, offset, size);
+        return block_discard_shared(block->rb, offset, size);
     }
-#ifdef CONFIG_FALLOCATE_PUNCH_HOLE
-    if (!QEMU_IS_ALIGNED(offset | size, huge) &&
-        fallocate(block->rb->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                  block->rb->fd_offset + offset, size)) {
-        return -errno;
+    if (!QEMU_IS_ALIGNED(offset | size, huge)) {
+        ret = block_punch_hole(block->rb, offset, size);
+        if (ret) {
+            return ret;
+        }
     }
-#endif
     shared = start;
     if (guest_memfd_map_next_run(&block->map, &shared, MIN(start + huge, end),
                                  false)) {
@@ -144,7 +151,7 @@ static int block_drop_shared(GuestMemfdBlock *block, uint64_t offset,
         guest_memfd_map_next_run(&block->map, &shared, end, false)) {
         end -= huge;
     }
-    return start < end ? block_punch_shared(block->rb, start, end - start) : 0;
+    return start < end ? block_discard_shared(block->rb, start, end - start) : 0;
 }
 
 static int block_drop(GuestMemfdMap *map, uint64_t offset, uint64_t size,
