@@ -29,6 +29,28 @@ queue_key()
         sha256sum | cut -c1-32
 }
 
+# configure_qemu TREE OUT FINISH OPTION...: configure the QEMU in TREE in the
+# directory OUT, made anew, and then run FINISH; unless that has been done for
+# these options and this QEMU: else ninja sees for itself what has changed in
+# meson's files.
+configure_qemu()
+{
+    local from=$1 out=$2 finish=$3 log=$2.configure.log key
+    shift 3
+
+    key=$({ printf '%s\n' "$@"; cat "$TOP/upstream/qemu"; } | sha256sum | cut -c1-32)
+    if [ "$(cat "$out/.configured" 2>/dev/null)" = "$key" ]; then return; fi
+    say "build: configuring QEMU (log: ${log#"$TOP/"})"
+    rm -rf "$out"
+    mkdir "$out"
+    (cd "$out" && "$(realpath --relative-to=. "$from")/configure" "$@") > "$log" 2>&1 || {
+        tail -n 20 "$log" >&2
+        die "QEMU's configure failed: see ${log#"$TOP/"}, and run 'make deps' if a package is missing"
+    }
+    "$finish"
+    echo "$key" > "$out/.configured"
+}
+
 # Is all of tree $1 (commits and edits) what we made, that is commit $2?
 untouched()
 {
