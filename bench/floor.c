@@ -24,15 +24,11 @@
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
+#include "hw/xen/start_info.h"
 
 #define START_INFO 0x1000       /* below the payload; then its command line */
 #define COMMAND_LINE 0x2000
 #define MAX_CPUID 256
-
-struct start_info {             /* Xen's hvm_start_info */
-    uint32_t magic, version, flags, nr_modules;
-    uint64_t modules, command_line, rsdp;
-};
 
 static int vm, vcpu, shared_fd, private_fd;
 static uint8_t *memory;
@@ -95,8 +91,9 @@ static void load(const char *path, const char *cases)
     FILE *file = fopen(path, "r");
     Elf64_Ehdr header;
     Elf64_Phdr segment;
-    struct start_info info = {
-        .magic = 0x336ec578, .version = 1, .command_line = COMMAND_LINE,
+    struct hvm_start_info info = {
+        .magic = XEN_HVM_START_MAGIC_VALUE, .version = 1,
+        .cmdline_paddr = COMMAND_LINE,
     };
     struct kvm_segment flat = {
         .limit = 0xffffffff, .present = 1, .s = 1, .db = 1, .g = 1,

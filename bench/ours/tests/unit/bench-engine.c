@@ -18,30 +18,32 @@ static MemoryRegion region;
 static MemoryRegionSection all;
 static QLIST_HEAD(, RamDiscardListener) listeners;
 
-static void engine_discard(GuestMemfdMap *map, uint64_t offset, uint64_t size)
+static void tell(uint64_t offset, uint64_t size, bool populate)
 {
     RamDiscardListener *rdl;
 
     QLIST_FOREACH(rdl, &listeners, next) {
         MemoryRegionSection section = *rdl->section;
 
-        if (memory_region_section_intersect_range(&section, offset, size)) {
+        if (!memory_region_section_intersect_range(&section, offset, size)) {
+            continue;
+        }
+        if (populate) {
+            rdl->notify_populate(rdl, &section);
+        } else {
             rdl->notify_discard(rdl, &section);
         }
     }
 }
 
+static void engine_discard(GuestMemfdMap *map, uint64_t offset, uint64_t size)
+{
+    tell(offset, size, false);
+}
+
 static int engine_populate(GuestMemfdMap *map, uint64_t offset, uint64_t size)
 {
-    RamDiscardListener *rdl;
-
-    QLIST_FOREACH(rdl, &listeners, next) {
-        MemoryRegionSection section = *rdl->section;
-
-        if (memory_region_section_intersect_range(&section, offset, size)) {
-            rdl->notify_populate(rdl, &section);
-        }
-    }
+    tell(offset, size, true);
     return 0;
 }
 
