@@ -99,68 +99,13 @@ static int block_set_private(GuestMemfdMap *map, uint64_t offset,
     return kvm_gmem_set_private(block_of_map(map)->rb, offset, size, private);
 }
 
-static int block_punch_hole(RAMBlock *rb, uint64_t offset, uint64_t size)
-{
-#ifdef CONFIG_FALLOCATE_PUNCH_HOLE
-    return fallocate(rb->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                     rb->fd_offset + offset, size) ? -errno : 0;
-#else
-    return -ENOSYS;
-#endif
-}
-
-static int block_discard_shared(RAMBlock *rb, uint64_t offset, uint64_t size)
-{
-    /* Takes the memory from all who map it; no madvise() has to follow. */
-    if (rb->fd >= 0 && qemu_ram_is_shared(rb)) {
-        return block_punch_hole(rb, offset, size);
-    }
-    return ram_block_discard_range(rb, offset, size);
-}
-
-/*
- * Shared memory of huge pages is freed by huge pages: of those at the ends of
- * the range, all other small pages have to be private, too.  Until then small
- * ones are cleared, which a hole in a file of huge pages does (Linux 5.18).
- */
-static int block_drop_shared(GuestMemfdBlock *block, uint64_t offset,
-                             uint64_t size)
-{
-    const uint64_t huge = block->rb->page_size;
-    uint64_t start = QEMU_ALIGN_DOWN(offset, huge);
-    uint64_t end = QEMU_ALIGN_UP(offset + size, huge);
-    uint64_t shared;
-    int ret;
-
-    if (huge == block->map.page_size) {
-        return block_discard_shared(block->rb, offset, size);
-    }
-    if (!QEMU_IS_ALIGNED(offset | size, huge)) {
-        ret = block_punch_hole(block->rb, offset, size);
-        if (ret) {
-            return ret;
-        }
-    }
-    shared = start;
-    if (guest_memfd_map_next_run(&block->map, &shared, MIN(start + huge, end),
-                                 false)) {
-        start += huge;
-    }
-    shared = end - huge;
-    if (start < end &&
-        guest_memfd_map_next_run(&block->map, &shared, end, false)) {
-        end -= huge;
-    }
-    return start < end ? block_discard_shared(block->rb, start, end - start) : 0;
-}
-
 static int block_drop(GuestMemfdMap *map, uint64_t offset, uint64_t size,
                       bool private)
 {
     GuestMemfdBlock *block = block_of_map(map);
     int ret = private ?
               ram_block_discard_guest_memfd_range(block->rb, offset, size) :
-              block_drop_shared(block, offset, size);
+              guest_memfd_shared_drop(block, offset, size);
 
     trace_guest_memfd_drop(block->rb->idstr, offset, size, private, ret);
     return ret;
@@ -314,13 +259,18 @@ bool guest_memfd_required(MachineState *machine)
            machine_require_guest_memfd(machine);
 }
 
-GuestMemfdBlock *guest_memfd_block_create(RAMBlock *rb)
+GuestMemfdBlock *guest_memfd_block_create(RAMBlock *rb, Error **errp)
 {
-    GuestMemfdBlock *block = GUEST_MEMFD_BLOCK(
-                                object_new(TYPE_GUEST_MEMFD_BLOCK));
+    GuestMemfdBlock *block;
 
+    if (!guest_memfd_shared_init(rb, errp)) {
+        return NULL;
+    }
+    block = GUEST_MEMFD_BLOCK(object_new(TYPE_GUEST_MEMFD_BLOCK));
     if (memory_region_set_ram_discard_manager(rb->mr,
                                               RAM_DISCARD_MANAGER(block))) {
+        error_setg(errp, "memory '%s' has a RAM discard manager already",
+                   memory_region_name(rb->mr));
         object_unref(OBJECT(block));
         return NULL;
     }

@@ -41,11 +41,12 @@ bool guest_memfd_required(MachineState *machine);
 /**
  * guest_memfd_block_create: begin to keep the state of a RAM block's pages
  * @rb: the block, with a guest_memfd, not yet mapped into an address space
+ * @errp: set if the block's own memory cannot be freed while it is private, or
+ *     if its memory region has a RamDiscardManager already
  *
- * Returns: the GuestMemfdBlock, or NULL if the block's memory region has a
- *     RamDiscardManager already
+ * Returns: the GuestMemfdBlock, or NULL
  */
-GuestMemfdBlock *guest_memfd_block_create(RAMBlock *rb);
+GuestMemfdBlock *guest_memfd_block_create(RAMBlock *rb, Error **errp);
 
 /* guest_memfd_block_destroy: end that; nothing may use the block any more */
 void guest_memfd_block_destroy(GuestMemfdBlock *block);
@@ -95,6 +96,30 @@ void *guest_memfd_dump(const MemoryRegion *mr, void *host, size_t size,
  * software-protected VM only: see guest_memfd_may_access().
  */
 void guest_memfd_balloon(RAMBlock *rb, uint64_t offset, uint64_t size);
+
+/**
+ * guest_memfd_shared_init: can the block's own memory serve as a shared half?
+ * @rb: the block, before anything is written to it
+ * @errp: names the block, the reason, and what to use instead
+ *
+ * Tries once what guest_memfd_shared_drop() does.
+ *
+ * Returns: false if not
+ */
+bool guest_memfd_shared_init(RAMBlock *rb, Error **errp);
+
+/**
+ * guest_memfd_shared_drop: free the shared half of private memory, or clear it
+ * @block: the block; its map says already that the range is private
+ * @offset: in the block, in bytes, page aligned
+ * @size: in bytes, page aligned
+ *
+ * Called with guest_memfd_lock() held.
+ *
+ * Returns: 0, or -errno
+ */
+int guest_memfd_shared_drop(GuestMemfdBlock *block, uint64_t offset,
+                            uint64_t size);
 
 /* guest_memfd_stats_init: add the provider guest-memfd to query-stats, once */
 void guest_memfd_stats_init(void);
