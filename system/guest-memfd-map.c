@@ -217,7 +217,10 @@ static bool change_revert(const Change *c, bool to_private)
     return true;
 }
 
-/* The state of both halves stays as it is until change_finish(). */
+/*
+ * Make the change but free nothing: the contents of both halves survive until
+ * change_finish(), so it can still be undone.
+ */
 static int change_begin(const Change *c, bool to_private)
 {
     int ret;
@@ -241,36 +244,160 @@ static int change_begin(const Change *c, bool to_private)
     return ret;
 }
 
-static bool change_undo(const Change *c, bool to_private)
-{
-    if (!to_private) {
-        change_discard(c, UINT64_MAX);
-    }
-    return change_revert(c, to_private) && !(to_private && change_populate(c));
-}
-
+/*
+ * Free the half that is not in use any more.  Between change_begin() and here a
+ * reset may have changed the state: only pages that are still in it count.
+ */
 static int change_finish(const Change *c, bool to_private)
 {
     GuestMemfdMap *map = c->map;
+    const uint64_t end = c->last * map->page_size;
+    uint64_t offset = c->first * map->page_size, size;
+    int ret = 0;
 
-    return map->ops->drop(map, c->first * map->page_size,
-                          (c->last - c->first) * map->page_size, !to_private);
+    for (; !ret && (size = guest_memfd_map_next_run(map, &offset, end,
+                                                    to_private));
+         offset += size) {
+        ret = map->ops->drop(map, offset, size, !to_private);
+    }
+    return ret;
 }
 
-struct GuestMemfdUndo {
-    GArray *changes;            /* that were made */
+/*
+ * Undo change_begin(): the pages get back their state and, as nothing was freed,
+ * their contents.  What vCPUs have written into them meanwhile is freed; where
+ * that fails, it costs memory until the next conversion, and no more.
+ */
+static int change_undo(const Change *c, bool to_private)
+{
+    GuestMemfdMap *map = c->map;
+    uint64_t page, n;
+
+    CHANGE_FOREACH_RUN(c, page, n) {
+        GuestMemfdPiece piece = {
+            .map = map,
+            .offset = (c->first + page) * map->page_size,
+            .size = n * map->page_size,
+        };
+        Change back;
+        int ret;
+
+        /* Only pages that are still in that state, as in change_finish() */
+        if (!change_init(&back, &piece, !to_private)) {
+            continue;
+        }
+        ret = change_begin(&back, !to_private);
+        if (!ret) {
+            change_finish(&back, !to_private);
+        }
+        g_free(back.many);
+        if (ret) {
+            return -ENOTRECOVERABLE;
+        }
+    }
+    return 0;
+}
+
+static void change_count(const Change *c, bool to_private, bool same_request)
+{
+    GuestMemfdMapStats *stats = &c->map->stats;
+
+    stats->conversions[to_private] += !same_request;
+    stats->pages[to_private] += c->pages;
+}
+
+/* Bytes of one map that the changes of a request lie in */
+typedef struct Extent {
+    const GuestMemfdMap *map;
+    uint64_t start, end;
+} Extent;
+
+struct GuestMemfdPending {
     bool to_private;
+    GArray *changes;            /* Change, in the order in which they were made */
+    GArray *extents;            /* Extent, of all of them */
+    guint finished;             /* so many of them, from the first one on */
 };
+
+static void change_clear(void *opaque)
+{
+    Change *c = opaque;
+
+    g_free(c->many);
+}
+
+GuestMemfdPending *guest_memfd_pending_new(bool to_private)
+{
+    GuestMemfdPending *pending = g_new0(GuestMemfdPending, 1);
+
+    pending->to_private = to_private;
+    pending->changes = g_array_new(false, false, sizeof(Change));
+    g_array_set_clear_func(pending->changes, change_clear);
+    pending->extents = g_array_new(false, false, sizeof(Extent));
+    return pending;
+}
+
+void guest_memfd_pending_free(GuestMemfdPending *pending)
+{
+    if (pending) {
+        g_array_unref(pending->changes);
+        g_array_unref(pending->extents);
+        g_free(pending);
+    }
+}
+
+static void pending_add(GuestMemfdPending *pending, const Change *c)
+{
+    const Extent new = {
+        .map = c->map,
+        .start = c->first * c->map->page_size,
+        .end = c->last * c->map->page_size,
+    };
+    Extent *last = pending->extents->len ?
+                   &g_array_index(pending->extents, Extent,
+                                  pending->extents->len - 1) : NULL;
+
+    g_array_append_val(pending->changes, *c);
+    /* A long range is converted from its start to its end, part by part. */
+    if (last && last->map == new.map && last->end <= new.start) {
+        last->end = new.end;
+    } else {
+        g_array_append_val(pending->extents, new);
+    }
+}
+
+bool guest_memfd_pending_overlaps(const GuestMemfdPending *pending,
+                                  const GuestMemfdPiece *pieces, int n)
+{
+    guint e;
+    int i;
+
+    for (i = 0; i < n; i++) {
+        for (e = 0; e < pending->extents->len; e++) {
+            const Extent *extent = &g_array_index(pending->extents, Extent, e);
+
+            if (extent->map == pieces[i].map &&
+                pieces[i].offset < extent->end &&
+                extent->start < pieces[i].offset + pieces[i].size) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
 
 /* All pieces, or none: see guest_memfd_map_convert() */
 static int64_t convert(const GuestMemfdPiece *pieces, Change *changes, int n,
-                       bool to_private, GuestMemfdUndo *undo)
+                       bool to_private, GuestMemfdPending *pending)
 {
     int64_t pages = 0;
     int i, done = 0, ret = 0;
 
     for (i = 0; i < n; i++) {
-        /* Not before: pieces may show the same pages twice. */
+        /*
+         * Compute each change only now: pieces may alias, and an earlier one
+         * may have converted these pages.
+         */
         if (!change_init(&changes[done], &pieces[i], to_private)) {
             continue;
         }
@@ -282,31 +409,29 @@ static int64_t convert(const GuestMemfdPiece *pieces, Change *changes, int n,
         pages += changes[done].pages;
         done++;
     }
-    for (i = 0; i < done; i++) {
+    for (i = 0; i < done && !pending; i++) {
         ret = change_finish(&changes[i], to_private);
-        if (ret) {
+        if (ret && i == 0) {
             goto undo;
+        } else if (ret) {
+            /* The contents of those before are gone: there is no way back. */
+            pages = -ENOTRECOVERABLE;
+            break;
         }
     }
     for (i = 0; i < done; i++) {
-        GuestMemfdMapStats *stats = &changes[i].map->stats;
-
-        stats->conversions[to_private]++;
-        stats->pages[to_private] += changes[i].pages;
-        if (undo) {
-            g_array_append_val(undo->changes, changes[i]);
+        if (pending) {
+            pending_add(pending, &changes[i]);
         } else {
+            change_count(&changes[i], to_private, false);
             g_free(changes[i].many);
         }
     }
     return pages;
 
 undo:
-    /* What was freed is gone, but all pages get back the state they had. */
     while (done--) {
-        if (!change_undo(&changes[done], to_private)) {
-            ret = -ENOTRECOVERABLE;
-        }
+        ret = change_undo(&changes[done], to_private) ?: ret;
         g_free(changes[done].many);
     }
     return ret;
@@ -318,61 +443,62 @@ void guest_memfd_map_count_failure(GuestMemfdMap *map, int error)
 }
 
 int64_t guest_memfd_map_convert(const GuestMemfdPiece *pieces, int n,
-                                bool to_private, GuestMemfdUndo *undo)
+                                bool to_private, GuestMemfdPending *pending)
 {
     Change one;
     g_autofree Change *many = n > 1 ? g_new(Change, n) : NULL;
 
-    return convert(pieces, many ?: &one, n, to_private, undo);
+    return convert(pieces, many ?: &one, n, to_private, pending);
 }
 
-static void change_clear(void *opaque)
+/* Conversions count by map, however many parts a long request has had. */
+static void pending_count(GuestMemfdPending *pending)
 {
-    Change *c = opaque;
+    const GuestMemfdMap *map = NULL;
+    guint i;
 
-    g_free(c->many);
-}
+    for (i = 0; i < pending->changes->len; i++) {
+        const Change *c = &g_array_index(pending->changes, Change, i);
 
-GuestMemfdUndo *guest_memfd_undo_new(bool to_private)
-{
-    GuestMemfdUndo *undo = g_new(GuestMemfdUndo, 1);
-
-    undo->to_private = to_private;
-    undo->changes = g_array_new(false, false, sizeof(Change));
-    g_array_set_clear_func(undo->changes, change_clear);
-    return undo;
-}
-
-void guest_memfd_undo_free(GuestMemfdUndo *undo)
-{
-    if (undo) {
-        g_array_unref(undo->changes);
-        g_free(undo);
+        change_count(c, pending->to_private, c->map == map);
+        map = c->map;
     }
 }
 
-int guest_memfd_undo(const GuestMemfdUndo *undo)
+int guest_memfd_pending_finish(GuestMemfdPending *pending)
 {
-    int i, ret = 0;
+    int ret;
 
-    for (i = undo->changes->len - 1; i >= 0; i--) {
-        const Change *c = &g_array_index(undo->changes, Change, i);
-        const uint32_t page_size = c->map->page_size;
-        uint64_t page, n;
-
-        CHANGE_FOREACH_RUN(c, page, n) {
-            GuestMemfdPiece piece = {
-                .map = c->map,
-                .offset = (c->first + page) * page_size,
-                .size = n * page_size,
-            };
-
-            /* Others may have converted it since: only what is left. */
-            if (guest_memfd_map_convert(&piece, 1, !undo->to_private,
-                                        NULL) < 0) {
-                ret = -ENOTRECOVERABLE;
-            }
+    if (pending->finished < pending->changes->len) {
+        ret = change_finish(&g_array_index(pending->changes, Change,
+                                           pending->finished),
+                            pending->to_private);
+        if (ret) {
+            return pending->finished ? -ENOTRECOVERABLE : ret;
         }
+        pending->finished++;
     }
-    return ret;
+    if (pending->finished < pending->changes->len) {
+        return 1;
+    }
+    pending_count(pending);
+    return 0;
+}
+
+int guest_memfd_pending_undo(GuestMemfdPending *pending)
+{
+    const guint last = pending->changes->len - 1;
+    int ret;
+
+    assert(!pending->finished);
+    if (!pending->changes->len) {
+        return 0;
+    }
+    ret = change_undo(&g_array_index(pending->changes, Change, last),
+                      pending->to_private);
+    if (ret) {
+        return ret;
+    }
+    g_array_set_size(pending->changes, last);
+    return last > 0;
 }

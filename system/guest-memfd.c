@@ -1,13 +1,11 @@
 /*
- * Private memory of a VM: conversion of guest memory, RAM discard
+ * Private memory of a VM: its RAM blocks, and who may look at it
  *
- * A request is cut into pieces by the memory map; guest-memfd-map.c changes
+ * guest-memfd-convert.c cuts a request into pieces; guest-memfd-map.c changes
  * their state, with the operations of this file: RAM discard listeners, the
  * accelerator, and the half whose contents have no meaning any more.
  *
- * Conversions are made with the BQL held, like all other changes of the memory
- * map: no listener comes or goes, no memory is unplugged and no memslot is
- * registered anew in the middle of one.  Readers need guest_memfd_lock() alone.
+ * The state changes with the BQL held.  Readers need guest_memfd_lock() alone.
  *
  * Copyright (c) 2026 The qemu-gmem developers
  *
@@ -16,22 +14,14 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "qapi/qapi-events-guest-memfd.h"
 #include "qapi/util.h"
 #include "qemu/error-report.h"
-#include "qemu/main-loop.h"
-#include "qemu/units.h"
 #include "hw/boards.h"
-#include "migration/misc.h"
-#include "system/address-spaces.h"
 #include "system/confidential-guest-support.h"
 #include "system/guest-memfd.h"
 #include "system/kvm_gmem.h"
 #include "system/physmem.h"
 #include "trace.h"
-
-/* A request that is longer gives way to others, for the BQL, in between. */
-#define GUEST_MEMFD_CHUNK (256 * MiB)
 
 OBJECT_DEFINE_SIMPLE_TYPE_WITH_INTERFACES(GuestMemfdBlock, guest_memfd_block,
                                           GUEST_MEMFD_BLOCK, OBJECT,
@@ -126,7 +116,8 @@ static uint64_t block_get_min_granularity(const RamDiscardManager *rdm,
     return GUEST_MEMFD_BLOCK(rdm)->map.page_size;
 }
 
-static bool is_private(GuestMemfdBlock *block, uint64_t offset, uint64_t size)
+static bool block_is_private(GuestMemfdBlock *block, uint64_t offset,
+                             uint64_t size)
 {
     const uint64_t end = QEMU_ALIGN_UP(offset + size, block->map.page_size);
     bool private;
@@ -141,8 +132,8 @@ static bool is_private(GuestMemfdBlock *block, uint64_t offset, uint64_t size)
 static bool block_is_populated(const RamDiscardManager *rdm,
                                const MemoryRegionSection *section)
 {
-    return !is_private(GUEST_MEMFD_BLOCK(rdm), section->offset_within_region,
-                       int128_get64(section->size));
+    return !block_is_private(GUEST_MEMFD_BLOCK(rdm), section->offset_within_region,
+                             int128_get64(section->size));
 }
 
 /* With guest_memfd_lock() held */
@@ -247,8 +238,7 @@ static void block_unregister_listener(RamDiscardManager *rdm,
 
 /* Blocks */
 
-/* Does the machine have private memory, and all of it private at first? */
-static bool initially_private(void)
+bool guest_memfd_initially_private(void)
 {
     return current_machine->cgs && !current_machine->cgs->initially_shared;
 }
@@ -278,7 +268,7 @@ GuestMemfdBlock *guest_memfd_block_create(RAMBlock *rb, Error **errp)
     block->rb = rb;
     guest_memfd_map_init(&block->map, &guest_memfd_block_ops,
                          ROUND_UP(rb->max_length, qemu_real_host_page_size()),
-                         qemu_real_host_page_size(), initially_private());
+                         qemu_real_host_page_size(), guest_memfd_initially_private());
     return block;
 }
 
@@ -323,6 +313,13 @@ bool guest_memfd_may_access(const MemoryRegion *mr, hwaddr offset,
     return !private;
 }
 
+bool guest_memfd_is_private(const RAMBlock *rb, uint64_t offset, uint64_t size)
+{
+    GuestMemfdBlock *block = guest_memfd_of(rb);
+
+    return block && block_is_private(block, offset, size);
+}
+
 void *guest_memfd_dump(const MemoryRegion *mr, void *host, size_t size,
                        uint64_t *private)
 {
@@ -330,7 +327,7 @@ void *guest_memfd_dump(const MemoryRegion *mr, void *host, size_t size,
     static void *zeros;
 
     if (!block ||
-        !is_private(block, (uint8_t *)host - mr->ram_block->host, size)) {
+        !block_is_private(block, (uint8_t *)host - mr->ram_block->host, size)) {
         return host;
     }
     assert(size <= block->map.page_size);
@@ -357,223 +354,6 @@ void guest_memfd_balloon(RAMBlock *rb, uint64_t offset, uint64_t size)
         ram_block_discard_guest_memfd_range(rb, offset, run);
     }
     guest_memfd_unlock();
-}
-
-/* Conversion */
-
-static bool migration_ended;
-
-static bool migration_runs(void)
-{
-    return !migration_ended && migration_is_running();
-}
-
-void guest_memfd_end_migration(void)
-{
-    migration_ended = true;
-}
-
-/*
- * A part of a request, and what of it is in RAM blocks.  On the stack: nearly
- * every request has just one part of one piece.
- */
-typedef struct Part {
-    hwaddr end;
-    int n;
-    GuestMemfdPiece pieces[8];
-    MemoryRegion *regions[8];   /* referenced */
-} Part;
-
-static void part_unref(Part *part)
-{
-    while (part->n) {
-        memory_region_unref(part->regions[--part->n]);
-    }
-}
-
-/*
- * Finds the part that begins at @start.  Only memory that KVM takes from the
- * guest_memfd can be private: not memory that is registered by address (see
- * kvm-gmem.c).
- */
-static int part_find(Part *part, hwaddr start, hwaddr end, bool to_private)
-{
-    uint64_t left = GUEST_MEMFD_CHUNK;
-    int ret = 0;
-
-    part->end = start;
-    part->n = 0;
-    while (part->end < end && left && part->n < ARRAY_SIZE(part->pieces) &&
-           !ret) {
-        MemoryRegionSection section = memory_region_find(get_system_memory(),
-                                                         part->end,
-                                                         end - part->end);
-        MemoryRegion *mr = section.mr;
-        hwaddr address = section.offset_within_address_space;
-        GuestMemfdBlock *block = mr ? guest_memfd_of(mr->ram_block) : NULL;
-        uint64_t size = int128_get64(section.size);
-
-        if (to_private && (!block || address > part->end)) {
-            ret = -EINVAL;      /* nothing is there, or what has no such half */
-        } else if (block) {
-            size = MIN(size, left);
-            if (!QEMU_IS_ALIGNED(section.offset_within_region | size | address,
-                                 block->map.page_size)) {
-                ret = -EINVAL;
-            } else if (to_private) {
-                ret = kvm_gmem_check_bound(block->rb, address, size);
-            }
-        } else if (mr && !memory_region_is_ram_device(mr) &&
-                   (memory_region_is_ram(mr) || memory_region_is_romd(mr))) {
-            ret = -EINVAL;      /* RAM or ROM; all others are devices' */
-        }
-        if (block) {
-            part->pieces[part->n] = (GuestMemfdPiece) {
-                .map = &block->map,
-                .offset = section.offset_within_region,
-                .size = size,
-            };
-            part->regions[part->n++] = mr;
-            left -= size;
-        } else {
-            memory_region_unref(mr);
-        }
-        part->end = mr ? address + size : end;
-    }
-    return ret;
-}
-
-/* Can all of that be converted? */
-static int check_parts(hwaddr start, hwaddr end, bool to_private)
-{
-    int ret = 0;
-    Part part;
-
-    for (; start < end && !ret; start = part.end) {
-        ret = part_find(&part, start, end, to_private);
-        part_unref(&part);
-    }
-    return ret;
-}
-
-/* With guest_memfd_lock() held */
-static int64_t convert_part(const Part *part, bool to_private,
-                            GuestMemfdUndo *undo)
-{
-    if (!part->n) {
-        return 0;
-    }
-    /* A migration may have begun since the part before. */
-    if (to_private && migration_runs()) {
-        return -EBUSY;
-    }
-    return guest_memfd_map_convert(part->pieces, part->n, to_private, undo);
-}
-
-static void unref_region(void *opaque)
-{
-    memory_region_unref(opaque);
-}
-
-static int64_t convert_parts(hwaddr start, hwaddr end, bool to_private,
-                             bool give_way)
-{
-    g_autoptr(GuestMemfdUndo) undo = guest_memfd_undo_new(to_private);
-    /* What has changed stays until it need not be undone any more. */
-    g_autoptr(GPtrArray) regions = g_ptr_array_new_with_free_func(unref_region);
-    int64_t pages = 0, ret = check_parts(start, end, to_private);
-    Part part;
-
-    for (part.end = start; ret >= 0 && part.end < end; pages += ret) {
-        if (give_way && part.end > start) {
-            bql_unlock();
-            bql_lock();
-        }
-        ret = part_find(&part, part.end, end, to_private);
-        if (!ret) {
-            guest_memfd_lock();
-            ret = convert_part(&part, to_private, undo);
-            guest_memfd_unlock();
-        }
-        while (part.n) {
-            g_ptr_array_add(regions, part.regions[--part.n]);
-        }
-    }
-    if (ret >= 0) {
-        return pages;
-    }
-    guest_memfd_lock();
-    ret = guest_memfd_undo(undo) ? -ENOTRECOVERABLE : ret;
-    guest_memfd_unlock();
-    return ret;
-}
-
-/* With the BQL held, but in between if @give_way */
-static int64_t convert(hwaddr start, hwaddr size, bool to_private,
-                       bool give_way)
-{
-    const int64_t begin = get_clock();
-    const hwaddr end = start + size;
-    int64_t ret;
-    Part part;
-
-    ret = part_find(&part, start, end, to_private);
-    if (!ret && part.end < end) {
-        ret = convert_parts(start, end, to_private, give_way);
-        guest_memfd_lock();
-    } else {
-        guest_memfd_lock();
-        ret = ret ?: convert_part(&part, to_private, NULL);
-    }
-    if (part.n) {
-        GuestMemfdMap *map = part.pieces[0].map;
-
-        map->stats.ns += get_clock() - begin;
-        if (ret < 0) {
-            guest_memfd_map_count_failure(map, -ret);
-        }
-    }
-    guest_memfd_unlock();
-    part_unref(&part);
-    return ret;
-}
-
-void guest_memfd_conversion_failed(hwaddr start, uint64_t size,
-                                   bool to_private, int error)
-{
-    BQL_LOCK_GUARD();           /* monitor.c has no other lock for its timers */
-
-    trace_guest_memfd_convert(start, size, to_private, -error);
-    qapi_event_send_guest_memfd_conversion_failed(start, size, to_private,
-                                                  error, strerror(error));
-}
-
-int64_t guest_memfd_convert(hwaddr start, hwaddr size, bool to_private)
-{
-    bool give_way = !bql_locked();
-    int64_t ret = -EINVAL;
-    BQL_LOCK_GUARD();
-
-    if (size && QEMU_IS_ALIGNED(start | size, qemu_real_host_page_size()) &&
-        start + size > start) {
-        ret = convert(start, size, to_private, give_way);
-    }
-    if (ret < 0) {
-        guest_memfd_conversion_failed(start, size, to_private, -ret);
-    } else {
-        trace_guest_memfd_convert(start, size, to_private, ret);
-    }
-    return ret;
-}
-
-int64_t guest_memfd_fault(hwaddr start, hwaddr size, bool private)
-{
-    BQL_LOCK_GUARD();           /* for all of the memory map */
-
-    if (initially_private()) {
-        return guest_memfd_convert(start, size, private);
-    }
-    return check_parts(start, start + size, private);
 }
 
 /* All of the VM */
@@ -645,8 +425,10 @@ bool guest_memfd_blocks_migration(Error **errp)
     if (size) {
         error_setg(errp, "%" PRIu64 " bytes of the guest's memory are private "
                    "and cannot be read to be migrated", size);
+        return true;
     }
-    return size;
+    kvm_gmem_begin_dirty_log();
+    return false;
 }
 
 static int reset_block(RAMBlock *rb, void *opaque)
@@ -672,6 +454,7 @@ int guest_memfd_reset(void)
 {
     int ret;
 
+    guest_memfd_forget_requests();
     guest_memfd_lock();
     ret = qemu_ram_foreach_block(reset_block, NULL);
     guest_memfd_unlock();

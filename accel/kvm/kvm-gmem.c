@@ -16,7 +16,14 @@
  *
  * Private memory is where a slot is bound: KVM's attributes are those of the
  * block's map (system/guest-memfd.h) under bound slots, and "shared" elsewhere.
- * A slot that has private memory gets no dirty logging, and stays bound.
+ *
+ * A slot that has private memory stays bound, so KVM cannot log it, even if the
+ * memory core wants that (to measure the dirty rate, or for a dirty limit).
+ * kvm_gmem_slot_set_flags() alone decides, from what is wanted and what is
+ * private, and is asked again when either changes: at once when memory becomes
+ * private or a migration wants to begin, within a second when the last private
+ * page goes.  A migration begins only when nothing is private, and nothing
+ * becomes private while it runs: so it never misses a slot.
  *
  * Copyright (c) 2026 The qemu-gmem developers
  *
@@ -28,6 +35,8 @@
 #include "qapi/error.h"
 #include "qapi/util.h"
 #include "qemu/error-report.h"
+#include "qemu/range.h"
+#include "qemu/timer.h"
 #include "system/accel-blocker.h"
 #include "system/guest-memfd.h"
 #include "system/kvm.h"
@@ -36,8 +45,18 @@
 #include "kvm-gmem-bind.h"
 #include "trace.h"
 
-/* What a slot cannot have and be bound: kvm_set_memory_region() in Linux */
+/*
+ * Flags that KVM refuses together with KVM_MEM_GUEST_MEMFD: see
+ * kvm_set_memory_region() in Linux.
+ */
 #define KVM_GMEM_UNBINDABLE (KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY)
+
+/*
+ * How long a slot without private memory waits for the dirty log that the
+ * memory core wants of it, in ms: as long as a measurement of the dirty rate
+ * takes at least.  Can be changed at any time.
+ */
+#define KVM_GMEM_LOG_DELAY 1000
 
 int kvm_gmem_create_mmap(uint64_t size, Error **errp)
 {
@@ -126,15 +145,29 @@ static bool kvm_gmem_slot_has_private(const KVMSlot *slot)
     return size;
 }
 
-void kvm_gmem_slot_set_flags(KVMMemoryListener *kml, KVMSlot *slot)
+/*
+ * Does the memory core want dirty logging of a slot that does not have it?
+ * Such slots are counted, as each conversion to shared asks if there is one.
+ */
+static unsigned kvm_gmem_unlogged;
+
+static void kvm_gmem_slot_set_unlogged(KVMSlot *slot, bool unlogged)
+{
+    kvm_gmem_unlogged += unlogged - slot->guest_memfd_unlogged;
+    slot->guest_memfd_unlogged = unlogged;
+}
+
+static void kvm_gmem_slot_choose_flags(KVMMemoryListener *kml, KVMSlot *slot,
+                                       bool may_log)
 {
     KVMGmemView view = kvm_gmem_slot_view(slot);
+    bool log = slot->flags & KVM_MEM_LOG_DIRTY_PAGES;
     int i;
 
-    if (slot->flags & KVM_MEM_LOG_DIRTY_PAGES &&
-        kvm_gmem_slot_has_private(slot)) {
+    if (!may_log) {
         slot->flags &= ~KVM_MEM_LOG_DIRTY_PAGES;
     }
+    kvm_gmem_slot_set_unlogged(slot, log && !may_log);
     slot->guest_memfd_refused = false;
     if (!kvm_gmem_slot_bindable(kml, slot)) {
         return;
@@ -151,6 +184,119 @@ void kvm_gmem_slot_set_flags(KVMMemoryListener *kml, KVMSlot *slot)
         }
     }
     slot->flags |= KVM_MEM_GUEST_MEMFD;
+}
+
+void kvm_gmem_slot_set_flags(KVMMemoryListener *kml, KVMSlot *slot)
+{
+    kvm_gmem_slot_choose_flags(kml, slot, !kvm_gmem_slot_has_private(slot));
+}
+
+/* The flags that the memory core wants, whatever the slot has */
+static int kvm_gmem_slot_wanted_flags(const KVMSlot *slot)
+{
+    return (slot->flags & ~KVM_MEM_GUEST_MEMFD) |
+           (slot->guest_memfd_unlogged ? KVM_MEM_LOG_DIRTY_PAGES : 0);
+}
+
+void kvm_gmem_begin_dirty_log(void)
+{
+    KVMMemoryListener *kml;
+    int i;
+
+    if (!kvm_gmem_unlogged) {
+        return;
+    }
+    kml = kvm_state->as[0].ml;
+    kvm_slots_lock();
+    for (i = 0; i < kml->nr_slots_allocated; i++) {
+        KVMSlot *slot = &kml->slots[i];
+
+        if (slot->memory_size && slot->guest_memfd_unlogged &&
+            kvm_slot_update_flags(kml, slot,
+                                  kvm_gmem_slot_wanted_flags(slot)) < 0) {
+            /* The slot is gone: the guest cannot go on without its memory. */
+            abort();
+        }
+    }
+    kvm_slots_unlock();
+}
+
+static QEMUTimer *kvm_gmem_log_timer;
+
+static void kvm_gmem_log_timer_cb(void *opaque)
+{
+    kvm_gmem_begin_dirty_log();
+}
+
+/*
+ * Private memory has become shared.  Not at once: a guest that converts a page
+ * back and forth would have its slot deleted and added each time.
+ */
+static void kvm_gmem_schedule_dirty_log(void)
+{
+    if (!kvm_gmem_unlogged) {
+        return;
+    }
+    if (!kvm_gmem_log_timer) {
+        kvm_gmem_log_timer = timer_new_ms(QEMU_CLOCK_REALTIME,
+                                          kvm_gmem_log_timer_cb, NULL);
+    }
+    if (!timer_pending(kvm_gmem_log_timer)) {
+        timer_mod(kvm_gmem_log_timer,
+                  qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + KVM_GMEM_LOG_DELAY);
+    }
+}
+
+int kvm_gmem_end_dirty_log(const GuestMemfdBlock *block, uint64_t offset,
+                           uint64_t size)
+{
+    KVMMemoryListener *kml = kvm_state->as[0].ml;
+    g_autoptr(GPtrArray) slots = NULL;
+    int ret = 0;
+    guint i;
+
+    if (!global_dirty_tracking) {
+        return 0;
+    }
+    slots = g_ptr_array_new();
+    kvm_slots_lock();
+    for (i = 0; i < kml->nr_slots_allocated; i++) {
+        KVMSlot *slot = &kml->slots[i];
+
+        if (slot->memory_size && slot->guest_memfd_block == block &&
+            slot->flags & KVM_MEM_LOG_DIRTY_PAGES &&
+            ranges_overlap(offset, size, slot->guest_memfd_offset,
+                           slot->memory_size)) {
+            g_ptr_array_add(slots, slot);
+        }
+    }
+    /* The slots are deleted and added again: no vCPU may see a hole. */
+    if (slots->len) {
+        accel_ioctl_inhibit_begin();
+    }
+    for (i = 0; i < slots->len; i++) {
+        KVMSlot *slot = g_ptr_array_index(slots, i);
+
+        kvm_gmem_slot_choose_flags(kml, slot, false);
+        if (kvm_set_user_memory_region(kml, slot, false) < 0) {
+            /* The slot is gone: the guest cannot go on without its memory. */
+            abort();
+        }
+    }
+    if (slots->len) {
+        /* An alias may have been bound in the place of a slot. */
+        kvm_gmem_commit(kml, true);
+        accel_ioctl_inhibit_end();
+    }
+    for (i = 0; i < slots->len; i++) {
+        if (!kvm_gmem_slot_bound(g_ptr_array_index(slots, i))) {
+            ret = -EINVAL;
+        }
+    }
+    kvm_slots_unlock();
+    /* In case that nothing becomes private in the end */
+    kvm_gmem_schedule_dirty_log();
+    return ret;
 }
 
 bool kvm_gmem_slot_refused(KVMSlot *slot, int error)
@@ -176,6 +322,7 @@ void kvm_gmem_slot_init(KVMMemoryListener *kml, KVMSlot *slot,
     slot->over_guest_memfd = slot->guest_memfd >= 0;
     slot->guest_memfd_block = guest_memfd_of(rb);
     slot->guest_memfd_refused = false;
+    kvm_gmem_slot_set_unlogged(slot, false);
     if (!slot->over_guest_memfd) {
         slot->guest_memfd_offset = 0;
         return;
@@ -359,6 +506,9 @@ void kvm_gmem_slot_registered(KVMSlot *slot)
                     slot->memory_size : 0;
     int ret;
 
+    if (!slot->memory_size) {
+        kvm_gmem_slot_set_unlogged(slot, false);
+    }
     if (size == old_size) {
         return;
     }
@@ -412,6 +562,9 @@ int kvm_gmem_set_private(const RAMBlock *rb, uint64_t offset, uint64_t size,
             return -ENOTRECOVERABLE;
         }
     }
+    if (!private && !ret) {
+        kvm_gmem_schedule_dirty_log();
+    }
     return ret;
 }
 
@@ -419,7 +572,6 @@ int kvm_gmem_check_bound(const RAMBlock *rb, hwaddr start, uint64_t size)
 {
     const KVMMemoryListener *kml = kvm_state->as[0].ml;
     const hwaddr end = start + size;
-    bool logged = false;
     int i;
 
     for (i = 0; i < kml->nr_slots_allocated; i++) {
@@ -430,17 +582,26 @@ int kvm_gmem_check_bound(const RAMBlock *rb, hwaddr start, uint64_t size)
         if (from >= to || slot->guest_memfd_block != guest_memfd_of(rb)) {
             continue;
         }
-        if (kvm_gmem_slot_bound(slot)) {
+        /* kvm_gmem_end_dirty_log() has a slot bound that is logged now. */
+        if (kvm_gmem_slot_bound(slot) ||
+            (slot->flags & KVM_GMEM_UNBINDABLE) == KVM_MEM_LOG_DIRTY_PAGES) {
             size -= to - from;
         }
-        logged |= slot->flags & KVM_MEM_LOG_DIRTY_PAGES;
     }
-    return !size ? 0 : logged ? -EBUSY : -EINVAL;
+    return size ? -EINVAL : 0;
+}
+
+int64_t kvm_gmem_convert(hwaddr start, hwaddr size, bool to_private,
+                         CPUState *cpu)
+{
+    trace_kvm_convert_memory(start, size, to_private ? "shared_to_private" :
+                                                       "private_to_shared");
+    return guest_memfd_convert(start, size, to_private, cpu);
 }
 
 int kvm_convert_memory(hwaddr start, hwaddr size, bool to_private)
 {
-    int64_t ret = guest_memfd_convert(start, size, to_private);
+    int64_t ret = kvm_gmem_convert(start, size, to_private, NULL);
 
     return MIN(ret, 0);
 }

@@ -27,6 +27,16 @@ int kvm_gmem_check_bound(const RAMBlock *rb, hwaddr start, uint64_t size)
     return -EINVAL;
 }
 
+int kvm_gmem_end_dirty_log(const struct GuestMemfdBlock *block,
+                           uint64_t offset, uint64_t size)
+{
+    return -ENOSYS;
+}
+
+void kvm_gmem_begin_dirty_log(void)
+{
+}
+
 GuestMemfdSlotList *kvm_gmem_query_slots(const RAMBlock *rb)
 {
     return NULL;

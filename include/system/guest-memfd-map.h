@@ -75,8 +75,11 @@ typedef struct GuestMemfdPiece {
     uint64_t size;
 } GuestMemfdPiece;
 
-/* What a conversion has changed, to be able to take it back later */
-typedef struct GuestMemfdUndo GuestMemfdUndo;
+/*
+ * Conversions that have been made, but whose old contents are still there: they
+ * can be finished, which frees those, or undone
+ */
+typedef struct GuestMemfdPending GuestMemfdPending;
 
 /**
  * guest_memfd_lock: protects all maps; not recursive
@@ -124,13 +127,13 @@ void guest_memfd_map_count_failure(GuestMemfdMap *map, int error);
  * @pieces: what to convert; page aligned, not empty, within their maps
  * @n: number of pieces
  * @to_private: the state to bring all pages into
- * @undo: gets what has changed; or NULL
+ * @pending: NULL, or where the conversion is added to, to be finished later
  *
  * Only pages that are not in that state yet are touched.  When they are
  * converted to private: users let go, the accelerator changes, the shared
  * memory is freed.  To shared: the accelerator changes, users get the memory,
  * the private memory is freed.  What is freed is freed last of all, so that
- * nothing is lost when a step fails.
+ * nothing is lost when a step fails.  With @pending nothing is freed yet.
  *
  * Called with guest_memfd_lock() held.
  *
@@ -139,25 +142,54 @@ void guest_memfd_map_count_failure(GuestMemfdMap *map, int error);
  *     well, and the VM has to be stopped.
  */
 int64_t guest_memfd_map_convert(const GuestMemfdPiece *pieces, int n,
-                                bool to_private, GuestMemfdUndo *undo);
+                                bool to_private, GuestMemfdPending *pending);
 
 /**
- * guest_memfd_undo_new: where conversions are noted
+ * guest_memfd_pending_new: an empty list of conversions
  * @to_private: the direction of all of them
  */
-GuestMemfdUndo *guest_memfd_undo_new(bool to_private);
-void guest_memfd_undo_free(GuestMemfdUndo *undo);
-G_DEFINE_AUTOPTR_CLEANUP_FUNC(GuestMemfdUndo, guest_memfd_undo_free)
+GuestMemfdPending *guest_memfd_pending_new(bool to_private);
+
+/* guest_memfd_pending_free: forget conversions; they stay as they are */
+void guest_memfd_pending_free(GuestMemfdPending *pending);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(GuestMemfdPending, guest_memfd_pending_free)
 
 /**
- * guest_memfd_undo: take conversions back, in the reverse order
- * @undo: what was noted; its maps must still exist
+ * guest_memfd_pending_overlaps: would a conversion touch what is pending?
+ * @pending: conversions that are neither finished nor undone
+ * @pieces: what is to be converted
+ * @n: number of pieces
  *
- * The states come back, the contents that were freed do not.  Called with
- * guest_memfd_lock() held.
- *
- * Returns: 0, or -ENOTRECOVERABLE.
+ * Such a conversion has to wait: when @pending is finished, the contents that
+ * its pages had before are freed.
  */
-int guest_memfd_undo(const GuestMemfdUndo *undo);
+bool guest_memfd_pending_overlaps(const GuestMemfdPending *pending,
+                                  const GuestMemfdPiece *pieces, int n);
+
+/**
+ * guest_memfd_pending_finish: free the contents that a conversion has replaced
+ * @pending: conversions; the first that is not finished yet is finished
+ *
+ * A call costs what that conversion costs.  Called with guest_memfd_lock()
+ * held, which can be released between two calls.
+ *
+ * Returns: 1 if more have to be finished; 0 if all are, which is counted in the
+ *     statistics of their maps; or -errno.  When the first one fails, nothing is
+ *     lost and all can be undone.  When a later one fails there is no way back
+ *     (-ENOTRECOVERABLE): the VM has to be stopped.
+ */
+int guest_memfd_pending_finish(GuestMemfdPending *pending);
+
+/**
+ * guest_memfd_pending_undo: take a conversion back
+ * @pending: conversions of which none is finished; the last one is undone
+ *
+ * Its pages get back the state and the contents that they had.  What was
+ * written into them in their new state is freed.  Called with
+ * guest_memfd_lock() held, which can be released between two calls.
+ *
+ * Returns: 1 if more have to be undone; 0 if all are; or -ENOTRECOVERABLE.
+ */
+int guest_memfd_pending_undo(GuestMemfdPending *pending);
 
 #endif

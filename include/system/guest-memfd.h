@@ -38,6 +38,9 @@ struct GuestMemfdBlock {
  */
 bool guest_memfd_required(MachineState *machine);
 
+/* guest_memfd_initially_private: is all private memory private at the start? */
+bool guest_memfd_initially_private(void);
+
 /**
  * guest_memfd_block_create: begin to keep the state of a RAM block's pages
  * @rb: the block, with a guest_memfd, not yet mapped into an address space
@@ -71,6 +74,14 @@ GuestMemfdBlock *guest_memfd_of(const RAMBlock *rb);
  */
 bool guest_memfd_may_access(const MemoryRegion *mr, hwaddr offset,
                             hwaddr *size);
+
+/**
+ * guest_memfd_is_private: is any of a range private?
+ * @rb: a RAM block, or NULL
+ * @offset: in @rb, in bytes
+ * @size: in bytes, not 0
+ */
+bool guest_memfd_is_private(const RAMBlock *rb, uint64_t offset, uint64_t size);
 
 /**
  * guest_memfd_dump: what a dump of the guest's memory is to contain
@@ -137,23 +148,39 @@ GuestMemfdConversion *guest_memfd_query_conversion(GuestMemfdBlock *block);
  * @start: guest physical address
  * @size: in bytes
  * @to_private: the state that the memory is to have
+ * @cpu: the vCPU that asks, if its guest can be made to ask again; or NULL
  *
- * The range may cover several RAM blocks.  Where there is no RAM, nothing has
- * to be done to make it shared: firmware asks for that.
+ * The range may cover several RAM blocks.  Memory that cannot be private is
+ * shared already, be it RAM, ROM, a device's or nothing at all: firmware asks
+ * for it to be made shared.
  *
  * Takes the BQL, if the caller does not have it, for a part of a long range at
  * a time.  If another thread converts a part of the range at the same time,
  * each page has a state that one of them asked for.
  *
+ * When something else wants @cpu in the middle of a long range, -EINTR is
+ * returned.  The part that has been converted stays so; its former contents are
+ * kept.  The next call with the same arguments goes on.  If there is none, the
+ * request is undone when another one needs its pages.
+ *
  * Returns: the number of pages that changed, or
  *   -EINVAL          @start or @size not page aligned, size 0, the range wraps,
- *                    has no RAM (and shall be private), or RAM without
- *                    private memory
+ *                    or has memory that cannot be private (and shall be)
  *   -EBUSY           memory cannot become private during a migration
+ *   -EINTR           @cpu has to stop: ask again
  *   -ENOTRECOVERABLE a step failed and could not be undone: stop the VM
  *   -errno           a step failed, with this error; all is as before
  */
-int64_t guest_memfd_convert(hwaddr start, hwaddr size, bool to_private);
+int64_t guest_memfd_convert(hwaddr start, hwaddr size, bool to_private,
+                            CPUState *cpu);
+
+/**
+ * guest_memfd_forget_requests: forget what guest_memfd_convert() may go on with
+ *
+ * For a reset, which gives all memory another state.  Called with the BQL held
+ * and no vCPU running.
+ */
+void guest_memfd_forget_requests(void);
 
 /**
  * guest_memfd_conversion_failed: tell management of a request that is refused
@@ -184,6 +211,10 @@ int64_t guest_memfd_fault(hwaddr start, hwaddr size, bool private);
 
 /**
  * guest_memfd_blocks_migration: is there memory that cannot be migrated?
+ *
+ * If there is none, all memory slots can be logged from now on, and are if dirty
+ * logging is on already.  The caller has to begin its migration before it lets go
+ * of the BQL, as then no memory becomes private any more.
  *
  * Called with the BQL held.
  *

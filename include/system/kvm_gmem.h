@@ -18,6 +18,7 @@
 #include "qapi/qapi-types-guest-memfd.h"
 #include "system/ramblock.h"
 
+struct GuestMemfdBlock;
 struct KVMMemoryListener;
 struct KVMSlot;
 
@@ -70,10 +71,40 @@ int kvm_gmem_set_private(const RAMBlock *rb, uint64_t offset, uint64_t size,
  *
  * Called with the BQL held.
  *
- * Returns: 0; -EBUSY if it cannot because of dirty logging; -EINVAL if it
- *          cannot because of its place in the memory map.
+ * Returns: 0; -EINVAL if it cannot because of its place in the memory map.
  */
 int kvm_gmem_check_bound(const RAMBlock *rb, hwaddr start, uint64_t size);
+
+/**
+ * kvm_gmem_end_dirty_log: end dirty logging where memory is to become private
+ *
+ * @block: the block that it belongs to
+ * @offset: in @block, in bytes
+ * @size: in bytes
+ *
+ * The memslots there are bound to the guest_memfd instead, until a second has
+ * passed without private memory.  Not to be called while a migration runs.
+ * Called with the BQL held.
+ *
+ * Returns: 0, or -EINVAL if a slot cannot be bound.
+ */
+int kvm_gmem_end_dirty_log(const struct GuestMemfdBlock *block,
+                           uint64_t offset, uint64_t size);
+
+/**
+ * kvm_gmem_begin_dirty_log: have all memslots logged that are to be logged
+ *
+ * Those that have no private memory any more begin to be logged.  A migration
+ * needs that when it begins: the memory core does not ask again if dirty logging
+ * is on for another reason.  Called with the BQL held.
+ */
+void kvm_gmem_begin_dirty_log(void);
+
+/**
+ * kvm_gmem_convert: guest_memfd_convert(), with KVM's trace event
+ */
+int64_t kvm_gmem_convert(hwaddr start, hwaddr size, bool to_private,
+                         CPUState *cpu);
 
 /**
  * kvm_gmem_memory_fault: handle KVM_EXIT_MEMORY_FAULT

@@ -265,13 +265,16 @@ static void random_pieces(Model *models, GuestMemfdPiece *pieces)
     }
 }
 
-/* Any call fails, with any errno: all is as it was. */
+/*
+ * Any call fails, with any errno: all is as it was, and no contents are lost,
+ * unless there is no way back, and then that is told.
+ */
 static void test_failures(void)
 {
     static const int errors[] = { EINVAL, ENOMEM, EAGAIN, EINTR, EIO, ENOSPC,
                                   EFAULT, EBUSY };
     static Model models[NR_MAPS];
-    int round, i, at, failed = 0, kept = 0;
+    int round, i, at, failed = 0, stuck = 0;
 
     for (i = 0; i < NR_MAPS; i++) {
         model_init(&models[i], 40 + i * 60, i % 2);
@@ -300,61 +303,180 @@ static void test_failures(void)
                 g_assert_cmpint(ret, >=, 0);
                 break;      /* there is no such call, it has worked */
             }
+            if (ret == -ENOTRECOVERABLE) {
+                /* The first of two was freed: there is no way back. */
+                g_assert_cmpint(n, ==, 2);
+                stuck++;
+                break;
+            }
             g_assert_cmpint(ret, ==, -error);
             failed++;
             for (i = 0; i < NR_MAPS; i++) {
+                uint64_t page;
+
                 g_assert_cmpmem(models[i].attribute, sizeof(bool) * MAX_PAGES,
                                 before[i].attribute, sizeof(bool) * MAX_PAGES);
                 g_assert_cmpmem(models[i].used, sizeof(bool) * MAX_PAGES,
                                 before[i].used, sizeof(bool) * MAX_PAGES);
-            }
-            /* Nothing was freed but when the second of two was to be freed. */
-            if (!strchr(steps, 'x') && !strchr(steps, 'X')) {
-                for (i = 0; i < NR_MAPS; i++) {
-                    g_assert_cmphex(models[i].half[0][0], ==, 0x11111111);
+                for (page = 0; page < models[i].map.nr_pages; page++) {
+                    bool p = before[i].attribute[page];
+
+                    g_assert_cmphex(models[i].half[p][page], ==, 0x11111111);
                 }
-                kept++;
             }
         }
     }
     g_assert_cmpint(failed, >, 1000);
-    g_assert_cmpint(kept, >, 1000);
+    g_assert_cmpint(stuck, >, 100);
     for (i = 0; i < NR_MAPS; i++) {
         guest_memfd_map_destroy(&models[i].map);
     }
 }
 
-/* Conversions that are taken back later, all of them and just them */
-static void test_undo(void)
+static int64_t begin(Model *m, uint64_t page, uint64_t n,
+                     GuestMemfdPending *pending, bool private)
 {
-    static Model m;
+    GuestMemfdPiece piece = { &m->map, page * PAGE, n * PAGE };
+
+    return guest_memfd_map_convert(&piece, 1, private, pending);
+}
+
+/* Contents as no conversion leaves them */
+static void write_halves(Model *m, int value)
+{
+    uint64_t page;
+
+    for (page = 0; page < m->map.nr_pages; page++) {
+        m->half[m->attribute[page]][page] = value;
+    }
+}
+
+/* Conversions that are taken back later lose no state and no contents. */
+static void test_pending_undo(void)
+{
+    static Model m, before;
     int round;
 
     model_init(&m, 300, false);
     reset_steps(0, 0, 0);
     for (round = 0; round < 200; round++) {
-        bool private = g_test_rand_bit(), before[MAX_PAGES];
-        g_autoptr(GuestMemfdUndo) undo = guest_memfd_undo_new(private);
-        int i;
+        bool private = g_test_rand_bit();
+        g_autoptr(GuestMemfdPending) pending = guest_memfd_pending_new(private);
+        uint64_t page;
+        int i, ret;
 
         convert_one(&m, g_test_rand_int_range(0, 250),
                     g_test_rand_int_range(1, 50), g_test_rand_bit());
-        memcpy(before, m.attribute, sizeof(before));
+        write_halves(&m, 1 + round);
+        before = m;
         guest_memfd_lock();
         for (i = 0; i < 3; i++) {
-            GuestMemfdPiece piece = {
-                &m.map, g_test_rand_int_range(0, 200) * PAGE,
-                g_test_rand_int_range(1, 100) * PAGE,
-            };
-
-            g_assert_cmpint(guest_memfd_map_convert(&piece, 1, private, undo),
-                            >=, 0);
+            g_assert_cmpint(begin(&m, g_test_rand_int_range(0, 200),
+                                  g_test_rand_int_range(1, 100), pending,
+                                  private), >=, 0);
         }
-        g_assert_cmpint(guest_memfd_undo(undo), ==, 0);
+        /* What a vCPU writes meanwhile is not seen later. */
+        write_halves(&m, 1000);
+        do {
+            ret = guest_memfd_pending_undo(pending);
+            g_assert_cmpint(ret, >=, 0);
+        } while (ret);
         guest_memfd_unlock();
-        g_assert_cmpmem(m.attribute, sizeof(before), before, sizeof(before));
+        g_assert_cmpmem(m.attribute, sizeof(m.attribute),
+                        before.attribute, sizeof(m.attribute));
+        for (page = 0; page < 300; page++) {
+            bool p = m.attribute[page];
+
+            if (m.half[p][page] != 1000) {      /* it was not converted */
+                g_assert_cmpint(m.half[p][page], ==, 1 + round);
+                g_assert_cmpint(m.half[!p][page], !=, 1000);
+            }
+        }
         model_check(&m);
     }
+    guest_memfd_map_destroy(&m.map);
+}
+
+/* Nothing is freed until all parts are there; then it is, one by one. */
+static void test_pending_finish(void)
+{
+    g_autoptr(GuestMemfdPending) pending = guest_memfd_pending_new(true);
+    GuestMemfdPiece other;
+    Model m;
+
+    model_init(&m, 64, false);
+    reset_steps(0, 0, 0);
+    guest_memfd_lock();
+    g_assert_cmpint(begin(&m, 0, 16, pending, true), ==, 16);
+    g_assert_cmpint(begin(&m, 8, 24, pending, true), ==, 16);
+    g_assert_cmpstr(steps, ==, "dPdP");
+    g_assert_cmpuint(m.map.stats.conversions[true], ==, 0);
+
+    other = (GuestMemfdPiece) { &m.map, 31 * PAGE, PAGE };
+    g_assert_true(guest_memfd_pending_overlaps(pending, &other, 1));
+    other.offset = 32 * PAGE;
+    g_assert_false(guest_memfd_pending_overlaps(pending, &other, 1));
+
+    g_assert_cmpint(guest_memfd_pending_finish(pending), ==, 1);
+    g_assert_cmpint(guest_memfd_pending_finish(pending), ==, 0);
+    g_assert_cmpstr(steps, ==, "dPdPXX");
+    guest_memfd_unlock();
+    /* One request, whatever its parts were */
+    g_assert_cmpuint(m.map.stats.conversions[true], ==, 1);
+    g_assert_cmpuint(m.map.stats.pages[true], ==, 32);
+    model_check(&m);
+    guest_memfd_map_destroy(&m.map);
+}
+
+/* When the first part cannot be freed there is a way back, later there is none */
+static void test_pending_finish_fails(void)
+{
+    int at;
+
+    for (at = 0; at < 2; at++) {
+        g_autoptr(GuestMemfdPending) pending = guest_memfd_pending_new(true);
+        Model m;
+        int ret;
+
+        model_init(&m, 64, false);
+        reset_steps(2 + at, 1, EIO);
+        guest_memfd_lock();
+        begin(&m, 0, 16, pending, true);
+        begin(&m, 16, 16, pending, true);
+        do {
+            ret = guest_memfd_pending_finish(pending);
+        } while (ret == 1);
+        g_assert_cmpint(ret, ==, at ? -ENOTRECOVERABLE : -EIO);
+        if (at == 0) {
+            g_assert_cmpint(guest_memfd_pending_undo(pending), ==, 1);
+            g_assert_cmpint(guest_memfd_pending_undo(pending), ==, 0);
+            g_assert_cmpuint(guest_memfd_map_private_size(&m.map), ==, 0);
+        }
+        guest_memfd_unlock();
+        model_check(&m);
+        guest_memfd_map_destroy(&m.map);
+    }
+}
+
+/* Pages whose state changes before the end keep what they have since. */
+static void test_pending_reset(void)
+{
+    g_autoptr(GuestMemfdPending) pending = guest_memfd_pending_new(true);
+    Model m;
+
+    model_init(&m, 64, false);
+    reset_steps(0, 0, 0);
+    guest_memfd_lock();
+    begin(&m, 0, 32, pending, true);
+    guest_memfd_unlock();
+    convert_one(&m, 8, 8, false);
+    m.half[false][8] = 5;
+    guest_memfd_lock();
+    g_assert_cmpint(guest_memfd_pending_finish(pending), ==, 0);
+    guest_memfd_unlock();
+    g_assert_cmpint(m.half[false][8], ==, 5);
+    g_assert_cmpuint(guest_memfd_map_private_size(&m.map), ==, 24 * PAGE);
+    model_check(&m);
     guest_memfd_map_destroy(&m.map);
 }
 
@@ -370,8 +492,8 @@ static void test_undo_fails(void)
         { true, 0, 3, "dPp" },      /* attribute, then users */
         { false, 1, 3, "SpP" },     /* users, then attribute */
         { true, 1, 3, "dPXS" },     /* freeing, then attribute */
-        { true, 1, 5, "dPXSp" },    /* freeing, then users */
-        { false, 2, 3, "SpxdP" },   /* freeing, then attribute */
+        { true, 1, 5, "dPXSpP" },   /* freeing, then users */
+        { false, 2, 3, "SpxdPp" },  /* freeing, then attribute */
     };
     int i;
 
@@ -488,7 +610,11 @@ int main(int argc, char **argv)
     g_test_add_func("/guest-memfd/map/mixed", test_mixed);
     g_test_add_func("/guest-memfd/map/alias", test_alias);
     g_test_add_func("/guest-memfd/map/failures", test_failures);
-    g_test_add_func("/guest-memfd/map/undo", test_undo);
+    g_test_add_func("/guest-memfd/map/pending/undo", test_pending_undo);
+    g_test_add_func("/guest-memfd/map/pending/finish", test_pending_finish);
+    g_test_add_func("/guest-memfd/map/pending/finish-fails",
+                    test_pending_finish_fails);
+    g_test_add_func("/guest-memfd/map/pending/reset", test_pending_reset);
     g_test_add_func("/guest-memfd/map/undo-fails", test_undo_fails);
     g_test_add_func("/guest-memfd/map/runs", test_runs);
     g_test_add_func("/guest-memfd/map/storm", test_storm);
