@@ -245,6 +245,31 @@ static int change_begin(const Change *c, bool to_private)
 }
 
 /*
+ * As change_begin(), but allocate shared memory before pages become shared,
+ * where change_finish() may have freed it.  If they stay private, free it again.
+ */
+static int change_acquire_begin(const Change *c, bool to_private)
+{
+    GuestMemfdMap *map = c->map;
+    const uint64_t size = (c->last - c->first) * map->page_size;
+    uint64_t page, n;
+    int ret;
+
+    if (to_private || !map->ops->acquire) {
+        return change_begin(c, to_private);
+    }
+    ret = map->ops->acquire(map, c->first * map->page_size, size) ?:
+          change_begin(c, to_private);
+    if (ret && ret != -ENOTRECOVERABLE) {
+        CHANGE_FOREACH_RUN(c, page, n) {
+            map->ops->drop(map, (c->first + page) * map->page_size,
+                           n * map->page_size, false);
+        }
+    }
+    return ret;
+}
+
+/*
  * Free the half that is not in use any more.  Between change_begin() and here a
  * reset may have changed the state: only pages that are still in it count.
  */
@@ -401,7 +426,7 @@ static int64_t convert(const GuestMemfdPiece *pieces, Change *changes, int n,
         if (!change_init(&changes[done], &pieces[i], to_private)) {
             continue;
         }
-        ret = change_begin(&changes[done], to_private);
+        ret = change_acquire_begin(&changes[done], to_private);
         if (ret) {
             g_free(changes[done].many);
             goto undo;

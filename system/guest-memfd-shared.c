@@ -1,9 +1,11 @@
 /*
  * The shared half of private memory: give its pages back
  *
- * While a page is private, the block's ordinary memory for it (the shared half)
- * has lost its contents.  This file frees that memory, or clears it where it
- * cannot be freed.
+ * A RAM block with private memory has two halves: a guest_memfd for private
+ * pages, and the block's own memory, of any backend, for shared ones.  While a
+ * page is private, its shared half has lost its contents.  This file frees that
+ * memory, or clears it if it must not be freed, so that it always reads as
+ * zeros when the page is shared again.
  *
  * Copyright (c) 2026 The qemu-gmem developers
  *
@@ -11,64 +13,325 @@
  */
 
 #include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/error-report.h"
 #include "system/guest-memfd.h"
+#include "system/hostmem.h"
+#include "system/system.h"
 
-static int punch_hole(RAMBlock *rb, uint64_t offset, uint64_t size)
-{
-#ifdef CONFIG_FALLOCATE_PUNCH_HOLE
-    return fallocate(rb->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                     rb->fd_offset + offset, size) ? -errno : 0;
-#else
-    return -ENOSYS;
+#ifdef CONFIG_LINUX
+#include <sys/mman.h>
+
+/* Linux 5.14 and 5.18: the headers may be older than the kernel. */
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
 #endif
+#ifndef MADV_DONTNEED_LOCKED
+#define MADV_DONTNEED_LOCKED 24
+#endif
+
+static bool is_huge(const RAMBlock *rb)
+{
+    return rb->page_size != qemu_real_host_page_size();
 }
 
-static int discard(RAMBlock *rb, uint64_t offset, uint64_t size)
+/* Has the administrator asked for the memory to be there at any time? */
+static bool is_preallocated(RAMBlock *rb)
 {
-    /* A hole takes the memory from all who map it; madvise() is not needed. */
-    if (rb->fd >= 0 && qemu_ram_is_shared(rb)) {
-        return punch_hole(rb, offset, size);
-    }
-    return ram_block_discard_range(rb, offset, size);
+    Object *owner = memory_region_owner(rb->mr);
+
+    return object_dynamic_cast(owner, TYPE_MEMORY_BACKEND) &&
+           MEMORY_BACKEND(owner)->prealloc &&
+           guest_memfd_shared_has_prealloc(rb);
 }
 
 /*
- * Shared memory of huge pages is freed by huge pages: of those at the ends of
- * the range, all other small pages have to be private, too.  Until then small
- * ones are cleared, which a hole in a file of huge pages does (Linux 5.18).
+ * Must the memory stay allocated?  A huge page that is freed loses its
+ * reservation, too, and a page of a file its place in the file system: others
+ * could take it, and the guest's next access would end in SIGBUS.  Pages of
+ * other memory can be freed even if they are preallocated, because the host
+ * can make room for them at any time.
+ *
+ * Huge pages are reserved unless reserve=off, which excludes prealloc=on.
  */
-int guest_memfd_shared_drop(GuestMemfdBlock *block, uint64_t offset,
-                            uint64_t size)
+static bool must_keep(RAMBlock *rb)
+{
+    if (is_huge(rb)) {
+        return !qemu_ram_is_noreserve(rb);
+    }
+    return rb->flags & RAM_NAMED_FILE && is_preallocated(rb);
+}
+
+static int advise(RAMBlock *rb, uint64_t offset, uint64_t size, int advice)
+{
+    return madvise(rb->host + offset, size, advice) ? -errno : 0;
+}
+
+static int punch_hole(RAMBlock *rb, uint64_t offset, uint64_t size)
+{
+    return fallocate(rb->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                     rb->fd_offset + offset, size) ? -errno : 0;
+}
+
+/*
+ * Frees memory.  Unlike ram_block_discard_range(), this reports no error, as the
+ * guest could then fill the log, and can free memory of -overcommit mem-lock.
+ */
+static int discard(RAMBlock *rb, uint64_t offset, uint64_t size)
+{
+    const bool shared = qemu_ram_is_shared(rb);
+    int ret = 0;
+
+    /*
+     * A hole takes the pages from all who map the file.  A private mapping
+     * reads small pages from the file; but huge ones are always its own.
+     */
+    if (rb->fd >= 0 && (shared || !is_huge(rb))) {
+        ret = punch_hole(rb, offset, size);
+    } else if (shared) {
+        ret = advise(rb, offset, size, MADV_REMOVE);
+    }
+    if (!ret && !shared) {
+        ret = advise(rb, offset, size, MADV_DONTNEED_LOCKED);
+    }
+    return ret;
+}
+
+/*
+ * Makes sure first that the memory is there, for memset() could only end in
+ * SIGBUS where it is not, or where it is poisoned.
+ */
+static int clear_mapped(RAMBlock *rb, uint64_t offset, uint64_t size)
+{
+    uint64_t start = QEMU_ALIGN_DOWN(offset, rb->page_size);
+    int ret = advise(rb, start, QEMU_ALIGN_UP(offset + size, rb->page_size) -
+                     start, MADV_POPULATE_WRITE);
+
+    if (!ret) {
+        memset(rb->host + offset, 0, size);
+    }
+    return ret;
+}
+
+/* Clears a part of a huge page. */
+static int clear_huge(RAMBlock *rb, uint64_t offset, uint64_t size)
+{
+    const uint64_t half = rb->page_size / 2;
+    unsigned char resident;
+    int ret;
+
+    if (qemu_ram_is_shared(rb)) {
+        /* A hole clears what is less than a huge page; does not allocate it. */
+        if (size <= half) {
+            return punch_hole(rb, offset, size);
+        }
+        ret = punch_hole(rb, offset, half);
+        return ret ?: punch_hole(rb, offset + half, size - half);
+    }
+    if (mincore(rb->host + QEMU_ALIGN_DOWN(offset, rb->page_size),
+                qemu_real_host_page_size(), &resident)) {
+        return -errno;
+    }
+    return resident & 1 ? clear_mapped(rb, offset, size) : 0;
+}
+
+/* Clears memory that stays allocated. */
+static int clear(RAMBlock *rb, uint64_t offset, uint64_t size)
+{
+    const uint64_t end = offset + size;
+    uint64_t next;
+    int ret = 0;
+
+    if (!is_huge(rb)) {
+        return clear_mapped(rb, offset, size);
+    }
+    for (; offset < end && !ret; offset = next) {
+        next = MIN(QEMU_ALIGN_UP(offset + 1, rb->page_size), end);
+        ret = clear_huge(rb, offset, next - offset);
+    }
+    return ret;
+}
+
+/*
+ * Huge pages are freed whole: for those at the ends of the range, all other
+ * small pages have to be private, too.  Until then small ones are cleared.
+ */
+static int drop_huge(GuestMemfdBlock *block, uint64_t offset, uint64_t size)
 {
     const uint64_t huge = block->rb->page_size;
+    const uint64_t end = offset + size;
     uint64_t start = QEMU_ALIGN_DOWN(offset, huge);
-    uint64_t end = QEMU_ALIGN_UP(offset + size, huge);
+    uint64_t last = QEMU_ALIGN_UP(end, huge);
     uint64_t shared;
     int ret;
 
-    if (huge == block->map.page_size) {
-        return discard(block->rb, offset, size);
-    }
-    if (!QEMU_IS_ALIGNED(offset | size, huge)) {
-        ret = punch_hole(block->rb, offset, size);
+    shared = start;
+    if (guest_memfd_map_next_run(&block->map, &shared, MIN(start + huge, last),
+                                 false)) {
+        start += huge;
+        ret = clear(block->rb, offset, MIN(start, end) - offset);
         if (ret) {
             return ret;
         }
     }
-    shared = start;
-    if (guest_memfd_map_next_run(&block->map, &shared, MIN(start + huge, end),
-                                 false)) {
-        start += huge;
+    shared = last - huge;
+    if (start < last &&
+        guest_memfd_map_next_run(&block->map, &shared, last, false)) {
+        last -= huge;
+        ret = clear(block->rb, last, end - last);
+        if (ret) {
+            return ret;
+        }
     }
-    shared = end - huge;
-    if (start < end &&
-        guest_memfd_map_next_run(&block->map, &shared, end, false)) {
-        end -= huge;
+    return start < last ? discard(block->rb, start, last - start) : 0;
+}
+
+int guest_memfd_shared_drop(GuestMemfdBlock *block, uint64_t offset,
+                            uint64_t size)
+{
+    RAMBlock *rb = block->rb;
+
+    if (must_keep(rb)) {
+        return clear(rb, offset, size);
     }
-    return start < end ? discard(block->rb, start, end - start) : 0;
+    return is_huge(rb) ? drop_huge(block, offset, size)
+                       : discard(rb, offset, size);
+}
+
+int guest_memfd_shared_acquire(GuestMemfdBlock *block, uint64_t offset,
+                               uint64_t size)
+{
+    RAMBlock *rb = block->rb;
+    uint64_t start = QEMU_ALIGN_DOWN(offset, rb->page_size);
+    int ret;
+
+    if (!is_huge(rb) || must_keep(rb)) {
+        return 0;
+    }
+    ret = advise(rb, start, QEMU_ALIGN_UP(offset + size, rb->page_size) - start,
+                 MADV_POPULATE_WRITE);
+    return ret == -EFAULT ? -ENOMEM : ret;      /* it means SIGBUS */
+}
+
+void guest_memfd_shared_balloon(RAMBlock *rb, uint64_t offset, uint64_t size)
+{
+    if (!must_keep(rb)) {
+        discard(rb, offset, size);
+    }
+}
+
+/* Has the file of a private mapping contents?  They would shine through. */
+static bool file_has_data(const RAMBlock *rb, const struct stat *st)
+{
+    off_t data;
+
+    if (is_huge(rb)) {
+        return st->st_blocks;       /* hugetlbfs does not know SEEK_DATA */
+    }
+    data = lseek(rb->fd, rb->fd_offset, SEEK_DATA);
+    return data >= 0 ? data < rb->fd_offset + rb->max_length : errno != ENXIO;
+}
+
+/* Tries what discard() does, but leaves the contents of a file alone. */
+static int try_discard(RAMBlock *rb, const struct stat *st)
+{
+    const bool shared = qemu_ram_is_shared(rb);
+    uint64_t behind = MAX(st->st_size, rb->fd_offset + rb->max_length);
+    int ret = 0;
+
+    if (rb->fd >= 0 && (shared || !is_huge(rb))) {
+        ret = punch_hole(rb, ROUND_UP(behind, rb->page_size) - rb->fd_offset,
+                         rb->page_size);
+    } else if (shared) {
+        ret = advise(rb, 0, rb->page_size, MADV_REMOVE);
+    }
+    if (!ret && !shared) {
+        ret = advise(rb, 0, rb->page_size, MADV_DONTNEED_LOCKED);
+    }
+    return ret;
 }
 
 bool guest_memfd_shared_init(RAMBlock *rb, Error **errp)
 {
+    const char *name = memory_region_name(rb->mr);
+    const bool private_file = rb->fd >= 0 && !qemu_ram_is_shared(rb);
+    struct stat st = { 0 };
+    int ret = 0;
+
+    /* The guest cannot make ROM private. */
+    if (rb->flags & RAM_READONLY) {
+        return true;
+    }
+    if (rb->fd >= 0 && fstat(rb->fd, &st)) {
+        error_setg_errno(errp, errno, "cannot look at the file of '%s'", name);
+        return false;
+    }
+    if (rb->flags & RAM_READONLY_FD) {
+        error_setg(errp, "'%s' cannot have private memory: with readonly=on, "
+                   "memory that becomes private cannot be freed; set "
+                   "readonly=off and share=on, or use memory-backend-memfd",
+                   name);
+        return false;
+    }
+    if (rb->fd < 0 && qemu_ram_is_shared(rb) && should_mlock(mlock_state)) {
+        error_setg(errp, "'%s' cannot have private memory: with -overcommit "
+                   "mem-lock, anonymous shared memory cannot be freed; use "
+                   "memory-backend-memfd", name);
+        return false;
+    }
+    if (!private_file || !st.st_nlink) {
+        ret = try_discard(rb, &st);
+    }
+    if (ret) {
+        error_setg_errno(errp, -ret, "'%s' cannot have private memory: memory "
+                         "that becomes private cannot be freed, use %s", name,
+                         rb->flags & RAM_NAMED_FILE ?
+                         "a mem-path whose file system can punch holes, as "
+                         "tmpfs, ext4 and XFS can, or memory-backend-memfd" :
+                         "memory-backend-memfd");
+        return false;
+    }
+    if (private_file && (st.st_nlink || file_has_data(rb, &st))) {
+        error_setg(errp, "'%s' cannot have private memory: with share=off, the "
+                   "contents of its file would appear when memory is shared "
+                   "again; set share=on, give a directory as mem-path, or use "
+                   "memory-backend-memfd", name);
+        return false;
+    }
     return true;
 }
+
+bool guest_memfd_shared_has_prealloc(const RAMBlock *rb)
+{
+    const GuestMemfdBlock *block = guest_memfd_of(rb);
+
+    return !block || !block->map.initially_private || is_huge(rb);
+}
+#else
+int guest_memfd_shared_drop(GuestMemfdBlock *block, uint64_t offset,
+                            uint64_t size)
+{
+    return -ENOSYS;
+}
+
+int guest_memfd_shared_acquire(GuestMemfdBlock *block, uint64_t offset,
+                               uint64_t size)
+{
+    return -ENOSYS;
+}
+
+void guest_memfd_shared_balloon(RAMBlock *rb, uint64_t offset, uint64_t size)
+{
+}
+
+bool guest_memfd_shared_init(RAMBlock *rb, Error **errp)
+{
+    error_setg(errp, "private memory needs Linux");
+    return false;
+}
+
+bool guest_memfd_shared_has_prealloc(const RAMBlock *rb)
+{
+    return true;
+}
+#endif

@@ -83,19 +83,34 @@ static int block_populate(GuestMemfdMap *map, uint64_t offset, uint64_t size)
     return ret;
 }
 
+static int block_acquire(GuestMemfdMap *map, uint64_t offset, uint64_t size)
+{
+    return guest_memfd_shared_acquire(block_of_map(map), offset, size);
+}
+
 static int block_set_private(GuestMemfdMap *map, uint64_t offset,
                              uint64_t size, bool private)
 {
     return kvm_gmem_set_private(block_of_map(map)->rb, offset, size, private);
 }
 
+/* Unlike ram_block_discard_guest_memfd_range(), this reports no error. */
+static int drop_private(RAMBlock *rb, uint64_t offset, uint64_t size)
+{
+#ifdef CONFIG_FALLOCATE_PUNCH_HOLE
+    return fallocate(rb->guest_memfd, FALLOC_FL_PUNCH_HOLE |
+                     FALLOC_FL_KEEP_SIZE, offset, size) ? -errno : 0;
+#else
+    return -ENOSYS;
+#endif
+}
+
 static int block_drop(GuestMemfdMap *map, uint64_t offset, uint64_t size,
                       bool private)
 {
     GuestMemfdBlock *block = block_of_map(map);
-    int ret = private ?
-              ram_block_discard_guest_memfd_range(block->rb, offset, size) :
-              guest_memfd_shared_drop(block, offset, size);
+    int ret = private ? drop_private(block->rb, offset, size)
+                      : guest_memfd_shared_drop(block, offset, size);
 
     trace_guest_memfd_drop(block->rb->idstr, offset, size, private, ret);
     return ret;
@@ -104,6 +119,7 @@ static int block_drop(GuestMemfdMap *map, uint64_t offset, uint64_t size,
 static const GuestMemfdMapOps guest_memfd_block_ops = {
     .discard = block_discard,
     .populate = block_populate,
+    .acquire = block_acquire,
     .set_private = block_set_private,
     .drop = block_drop,
 };
@@ -338,22 +354,25 @@ void *guest_memfd_dump(const MemoryRegion *mr, void *host, size_t size,
     return zeros;
 }
 
-void guest_memfd_balloon(RAMBlock *rb, uint64_t offset, uint64_t size)
+bool guest_memfd_balloon(RAMBlock *rb, uint64_t offset, uint64_t size)
 {
     GuestMemfdBlock *block = guest_memfd_of(rb);
     const uint64_t end = offset + size;
     uint64_t run;
 
-    /* Where all is private at first, the guest has to accept what it gets. */
-    if (!block || block->map.initially_private) {
-        return;
+    if (!block) {
+        return false;
     }
     guest_memfd_lock();
-    for (; (run = guest_memfd_map_next_run(&block->map, &offset, end, true));
+    guest_memfd_shared_balloon(rb, offset, size);
+    /* Where all is private at first, the guest has to accept what it gets. */
+    for (; !block->map.initially_private &&
+         (run = guest_memfd_map_next_run(&block->map, &offset, end, true));
          offset += run) {
-        ram_block_discard_guest_memfd_range(rb, offset, run);
+        drop_private(rb, offset, run);
     }
     guest_memfd_unlock();
+    return true;
 }
 
 /* All of the VM */

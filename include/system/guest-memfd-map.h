@@ -26,6 +26,10 @@ typedef struct GuestMemfdMap GuestMemfdMap;
  *
  * @discard: users must let go of the shared memory there
  * @populate: users may have the shared memory there
+ * @acquire: allocate shared memory where @drop may have freed it, before pages
+ *     become shared.  The range may cover pages that are shared already.  If it
+ *     fails, or the change does, @drop is called for what stays private.  Can be
+ *     NULL
  * @set_private: make the accelerator map private or shared memory there
  * @drop: free the private or the shared memory there, whose contents are lost.
  *     The range may cover pages that have nothing to free any more.
@@ -33,6 +37,7 @@ typedef struct GuestMemfdMap GuestMemfdMap;
 typedef struct GuestMemfdMapOps {
     void (*discard)(GuestMemfdMap *map, uint64_t offset, uint64_t size);
     int (*populate)(GuestMemfdMap *map, uint64_t offset, uint64_t size);
+    int (*acquire)(GuestMemfdMap *map, uint64_t offset, uint64_t size);
     int (*set_private)(GuestMemfdMap *map, uint64_t offset, uint64_t size,
                        bool private);
     int (*drop)(GuestMemfdMap *map, uint64_t offset, uint64_t size,

@@ -98,26 +98,45 @@ void *guest_memfd_dump(const MemoryRegion *mr, void *host, size_t size,
                        uint64_t *private);
 
 /**
- * guest_memfd_balloon: the guest has given pages away, free the private ones
+ * guest_memfd_balloon: the guest has given pages away, free them
  * @rb: a RAM block
- * @offset: in @rb, page aligned
- * @size: in bytes, page aligned
+ * @offset: in @rb, a multiple of its page size
+ * @size: in bytes, a multiple of the block's page size
  *
- * They stay private, and are zero when the guest takes them back.  In a
- * software-protected VM only: see guest_memfd_may_access().
+ * Frees both halves, except shared memory that is reserved for this VM (see
+ * guest_memfd_shared_drop()).  Private pages stay private, and are zero when
+ * the guest takes them back.  In VMs that start private (SEV-SNP, TDX) their
+ * private half is not freed, as the guest would have to accept it again.
+ *
+ * Errors are ignored, as they are for all memory in the balloon, and not
+ * reported: the guest could repeat them.
+ *
+ * Returns: false, having done nothing, if the block has no private memory
  */
-void guest_memfd_balloon(RAMBlock *rb, uint64_t offset, uint64_t size);
+bool guest_memfd_balloon(RAMBlock *rb, uint64_t offset, uint64_t size);
+
+/* The shared half: system/guest-memfd-shared.c */
 
 /**
  * guest_memfd_shared_init: can the block's own memory serve as a shared half?
  * @rb: the block, before anything is written to it
  * @errp: names the block, the reason, and what to use instead
  *
- * Tries once what guest_memfd_shared_drop() does.
+ * Tries once what guest_memfd_shared_drop() does.  The contents of a file are
+ * not touched.
  *
  * Returns: false if not
  */
 bool guest_memfd_shared_init(RAMBlock *rb, Error **errp);
+
+/**
+ * guest_memfd_shared_has_prealloc: does prealloc=on allocate the shared half?
+ * @rb: any block
+ *
+ * Returns: false if all of it is private at first, and its pages are small:
+ *     the shared half would then take host memory for nothing
+ */
+bool guest_memfd_shared_has_prealloc(const RAMBlock *rb);
 
 /**
  * guest_memfd_shared_drop: free the shared half of private memory, or clear it
@@ -125,12 +144,36 @@ bool guest_memfd_shared_init(RAMBlock *rb, Error **errp);
  * @offset: in the block, in bytes, page aligned
  * @size: in bytes, page aligned
  *
+ * It reads as zeros afterwards.  Memory that could be lost to others is cleared
+ * and stays allocated: huge pages with a reservation, and files with
+ * prealloc=on.
+ *
  * Called with guest_memfd_lock() held.
  *
  * Returns: 0, or -errno
  */
 int guest_memfd_shared_drop(GuestMemfdBlock *block, uint64_t offset,
                             uint64_t size);
+
+/**
+ * guest_memfd_shared_acquire: allocate shared memory for private pages
+ * @block: the block; its map still says that the pages are private
+ * @offset: in the block, in bytes, page aligned
+ * @size: in bytes, page aligned
+ *
+ * For huge pages that guest_memfd_shared_drop() may have freed, as an access to
+ * one that cannot be allocated ends in SIGBUS.  Does nothing for other memory.
+ *
+ * Called with guest_memfd_lock() held.
+ *
+ * Returns: 0, or -errno (-ENOMEM if there are no huge pages), with some of them
+ *     allocated
+ */
+int guest_memfd_shared_acquire(GuestMemfdBlock *block, uint64_t offset,
+                               uint64_t size);
+
+/* guest_memfd_shared_balloon: free shared memory, unless it is reserved */
+void guest_memfd_shared_balloon(RAMBlock *rb, uint64_t offset, uint64_t size);
 
 /* guest_memfd_stats_init: add the provider guest-memfd to query-stats, once */
 void guest_memfd_stats_init(void);

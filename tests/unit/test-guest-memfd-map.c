@@ -119,6 +119,18 @@ static int model_drop(GuestMemfdMap *map, uint64_t offset, uint64_t size,
     return ret;
 }
 
+static int model_acquire(GuestMemfdMap *map, uint64_t offset, uint64_t size)
+{
+    Model *m = container_of(map, Model, map);
+    uint64_t page;
+    int ret = step('a');
+
+    for (page = offset / PAGE; !ret && page < (offset + size) / PAGE; page++) {
+        m->half[false][page] |= m->attribute[page];
+    }
+    return ret;
+}
+
 static const GuestMemfdMapOps model_ops = {
     .discard = model_discard,
     .populate = model_populate,
@@ -509,6 +521,51 @@ static void test_undo_fails(void)
     }
 }
 
+/* Shared memory is allocated first of all, and freed if pages stay private. */
+static void test_acquire(void)
+{
+    static const GuestMemfdMapOps ops = {
+        .discard = model_discard,
+        .populate = model_populate,
+        .acquire = model_acquire,
+        .set_private = model_set_private,
+        .drop = model_drop,
+    };
+    static const struct {
+        int at;
+        int64_t ret;
+        const char *steps;
+    } cases[] = {
+        /* Pages 2 and 4 are private */
+        { 0, -ENOMEM, "aXX" },
+        { 1, -ENOMEM, "aSXX" },
+        { 2, -ENOMEM, "aSpPPXX" },
+        { 3, -ENOMEM, "aSppdPPXX" },
+        { 4, -ENOMEM, "aSppxdPXdPX" },
+        { 5, 2, "aSppx" },
+    };
+    int i;
+
+    for (i = 0; i < ARRAY_SIZE(cases); i++) {
+        Model m;
+
+        model_init(&m, 16, false);
+        m.map.ops = &ops;
+        reset_steps(0, 0, 0);
+        convert_one(&m, 2, 1, true);
+        convert_one(&m, 4, 1, true);
+        g_assert_cmpstr(steps, ==, "dPXdPX");
+        reset_steps(cases[i].at, 1, ENOMEM);
+        g_assert_cmpint(convert_one(&m, 0, 16, false), ==, cases[i].ret);
+        g_assert_cmpstr(steps, ==, cases[i].steps);
+        g_assert_cmpint(m.half[false][2], ==, cases[i].ret > 0);
+        g_assert_cmpint(m.half[false][3], ==, 0);
+        g_assert_cmpint(m.half[false][4], ==, cases[i].ret > 0);
+        model_check(&m);
+        guest_memfd_map_destroy(&m.map);
+    }
+}
+
 /* next_run() against the model, from any offset */
 static void test_runs(void)
 {
@@ -616,6 +673,7 @@ int main(int argc, char **argv)
                     test_pending_finish_fails);
     g_test_add_func("/guest-memfd/map/pending/reset", test_pending_reset);
     g_test_add_func("/guest-memfd/map/undo-fails", test_undo_fails);
+    g_test_add_func("/guest-memfd/map/acquire", test_acquire);
     g_test_add_func("/guest-memfd/map/runs", test_runs);
     g_test_add_func("/guest-memfd/map/storm", test_storm);
     return g_test_run();
