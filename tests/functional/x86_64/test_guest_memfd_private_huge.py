@@ -6,16 +6,29 @@
 #
 # Copyright (c) 2026 The qemu-gmem developers
 
+import mmap
+import os
+import subprocess
+import tempfile
+
 from guest_memfd import GuestMemfdTest, MIB
 
 POOL = '/proc/sys/vm/nr_hugepages'
 HUGE = 'hugetlb=on,hugetlbsize=2M'
+HUGE_PAGE = 2 * MIB
+MAP_HUGETLB = 0x40000
+ENOMEM = 12
+# The payload is in a node of its own; each backend is the next node.
+FIRST = 16
+NODE = 8
 
 
-def free_pages():
+def available_pages():
+    """Huge pages of the pool that are neither in use nor reserved."""
     with open('/proc/meminfo', encoding='ascii') as meminfo:
-        return next(int(line.split()[1]) for line in meminfo
-                    if line.startswith('HugePages_Free:'))
+        pages = {line.split(':')[0]: int(line.split()[1]) for line in meminfo
+                 if line.startswith('HugePages_')}
+    return pages['HugePages_Free'] - pages['HugePages_Rsvd']
 
 
 class GuestMemfdPrivateHuge(GuestMemfdTest):
@@ -45,22 +58,133 @@ class GuestMemfdPrivateHuge(GuestMemfdTest):
                                      f'size={size}M', *properties]),
                 '-machine', 'memory-backend=ram0')
 
-    def test_convert(self):
-        """Small pages are converted; a huge one is freed as soon as all of it
-        is private."""
+    @staticmethod
+    def go_on(vm):
+        vm.cmd('send-key', keys=[{'type': 'qcode', 'data': 'a'}])
+
+    # Backends of huge pages, and whether those are reserved for the VM
+    BACKENDS = (
+        (f'guest-memfd,{HUGE},prealloc=on', True),
+        (f'guest-memfd,{HUGE}', True),
+        (f'guest-memfd,{HUGE},reserve=off', False),
+        (f'memfd,{HUGE},share=on', True),
+        (f'memfd,{HUGE},share=on,reserve=off', False),
+        (f'memfd,{HUGE},share=off,prealloc=on', True),
+        (f'memfd,{HUGE},share=off', True),
+        (f'memfd,{HUGE},share=off,reserve=off', False),
+        ('file,mem-path={hugetlbfs},prealloc=on', True),
+        ('file,mem-path={hugetlbfs},share=on', True),
+        ('file,mem-path={hugetlbfs},reserve=off', False),
+    )
+
+    def hugetlbfs(self):
+        place = tempfile.mkdtemp()
+        self.addCleanup(os.rmdir, place)
+        subprocess.run(['mount', '-t', 'hugetlbfs', '-o', 'pagesize=2M', 'none',
+                        place], check=True)
+        self.addCleanup(subprocess.run, ['umount', place], check=True)
+        return place
+
+    def nodes(self):
+        """Number, first MiB, and whether pages are reserved"""
+        return ((i, FIRST + i * NODE, reserved)
+                for i, (_, reserved) in enumerate(self.BACKENDS))
+
+    def start_all(self, *cases):
+        """A VM that has all backends, and runs the cases."""
+        place = self.hugetlbfs()
+        args = ['-object', f'memory-backend-ram,id=ram,size={FIRST}M',
+                '-numa', 'node,memdev=ram']
+        for i, (backend, _) in enumerate(self.BACKENDS):
+            args += ['-object', 'memory-backend-' + backend.format(hugetlbfs=place)
+                                + f',id=ram{i},size={NODE}M',
+                     '-numa', f'node,memdev=ram{i}']
+        vm, console = self.start(
+            'vm', *args, backend=None, memory=FIRST + NODE * len(self.BACKENDS),
+            payload=' '.join(cases))
+        console.expect('^waiting')
+        return vm, console
+
+    def test_backends(self):
+        """What is private and becomes shared again is zero.  Pages that are
+        reserved stay so; others are freed when all of them is private."""
+        vm, console = self.start_all(*(
+            f'fill,base={base}M,size=8M wait '
+            f'convert,base={base}M,size=3M,private=1 wait '
+            f'convert,base={base + 3}M,size=1M,private=1 wait '
+            f'convert,base={base}M,size=4M,private=0 wait '
+            f'zero,base={base}M,size=4M verify,base={base + 4}M,size=4M '
+            f'private-share,base={base + 1}M,size=2M'
+            for _, base, _ in self.nodes()))
+        for i, _, reserved in self.nodes():
+            self.log.info('%s', self.BACKENDS[i])
+            before = available_pages()
+            for freed in 1, 2, 0:
+                self.go_on(vm)
+                console.expect('^waiting')
+                self.assertEqual(available_pages() - before,
+                                 0 if reserved else freed)
+            self.go_on(vm)
+            console.expect('^done' if i == len(self.BACKENDS) - 1 else
+                           '^waiting')
+
+    def take(self, left):
+        """Takes all huge pages but so many, as the next VM might."""
+        return mmap.mmap(-1, (available_pages() - left) * HUGE_PAGE,
+                         mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_HUGETLB)
+
+    def test_others_take_all(self):
+        """Whoever else wants huge pages: no access of the guest fails, but a
+        request does if there is no memory for it."""
+        vm, console = self.start_all(*(
+            f'fill,base={base}M,size=8M convert,base={base}M,size=8M,private=1 '
+            f'fill,base={base}M,size=8M,seed=5'
+            for _, base, _ in self.nodes()), 'wait', *(
+            f'convert,base={base}M,size=8M,private=0,expect='
+            f'{0 if reserved else ENOMEM} wait'
+            for _, base, reserved in self.nodes()), *(
+            ('' if reserved else f'verify,base={base}M,size=8M,seed=5 '
+             f'convert,base={base}M,size=8M,private=0 ') +
+            f'zero,base={base}M,size=8M fill,base={base}M,size=8M '
+            f'verify,base={base}M,size=8M'
+            for _, base, reserved in self.nodes()))
+        left = 2    # half of what is asked for is there
+        taken = self.take(left)
+        for i, _, reserved in self.nodes():
+            self.log.info('%s', self.BACKENDS[i])
+            self.go_on(vm)
+            console.expect('^waiting')
+            self.assertEqual(available_pages(), left)
+            self.assertEqual(self.info(vm, f'ram{i}')['conversion']['private'],
+                             0 if reserved else NODE * MIB)
+        taken.close()
+        self.go_on(vm)
+        console.expect('^done 0 failed')
+
+    def test_fuzz(self):
         vm, console = self.start(
             'vm', *self.backend(HUGE, 'prealloc=on'), backend=None, memory=128,
-            payload='private-share,base=64M,size=16M '
-                    'fill,base=64M,size=32M '
-                    'convert,base=64M,size=3M,private=1 wait '
-                    'convert,base=67M,size=1M,private=1 wait '
-                    'fuzz,base=64M,size=32M,count=1000')
-        for pages in 1, 2:
-            console.expect('^waiting')
-            self.assertEqual(free_pages(), 72 - 64 + pages)
-            vm.cmd('send-key', keys=[{'type': 'qcode', 'data': 'a'}])
+            payload='fuzz,base=64M,size=32M,count=1000')
         console.expect('^done 0 failed')
         self.assertGreater(self.info(vm)['conversion']['pages-to-private'], 4096)
+
+    def test_reset(self):
+        """A reset cannot share memory that others have taken: the VM stops."""
+        area = 'base=16M,size=8M'
+        vm, console = self.start(
+            'vm', '-object', f'memory-backend-memfd,id=ram0,{HUGE},share=on,'
+            'reserve=off,size=32M', '-machine', 'memory-backend=ram0',
+            backend=None, memory=32,
+            payload=f'fill,{area} convert,{area},private=1 wait')
+        console.expect('^waiting')
+        taken = self.take(0)
+        vm.cmd('system_reset')
+        self.wait_for('the VM stops', lambda:
+                      not vm.cmd('query-status')['running'])
+        taken.close()
+        vm.shutdown()
+        self.assertIn('The memory of ram0 could not be reset: Cannot allocate '
+                      'memory', vm.get_log())
 
     def refused(self, message, *args):
         self.assert_refused(
