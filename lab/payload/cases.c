@@ -174,6 +174,7 @@ const struct test_case cases[] = {
     { "dirty", run_dirty,
       "base=,size=[,step=4K][,passes=]: checks and rewrites a word per page" },
     { "reset", run_reset, "[count=1][,keyboard=1]: resets the machine count times" },
+    { "suspend", run_suspend, "to RAM; goes on when the machine wakes up" },
     { "wait", run_wait, "for a key" },
     { "shadow", run_shadow, "turns shadow RAM over, twice" },
     { "smp", run_smp, "[cpus=][,count=10000]: all processors count, with a lock" },

@@ -11,11 +11,6 @@
 #include <stdarg.h>
 #include "payload.h"
 
-struct start_info {             /* Xen's hvm_start_info */
-    uint32_t magic, version, flags, nr_modules;
-    uint64_t modules, command_line, rsdp;
-};
-
 struct gate {
     uint16_t offset_low, selector, flags, offset_middle;
     uint32_t offset_high, zero;
@@ -234,6 +229,16 @@ uint64_t arg(const char *key, uint64_t otherwise)
         return value;
     }
     return otherwise;
+}
+
+const char *cases_left(void)
+{
+    const char *s = current;
+
+    while (*s && !is_space(*s)) {
+        s++;
+    }
+    return s;
 }
 
 const char *arg_range(uint64_t **start, uint64_t **end)

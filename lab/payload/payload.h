@@ -9,7 +9,8 @@
 
 #define MAX_CPUS 16
 #define AP_STACK_SIZE 16384
-#define TRAMPOLINE 0x8000       /* where the other processors start */
+#define TRAMPOLINE 0x8000       /* where the other processors start, and wake */
+#define RESUME_INFO 0x9000      /* the start info after a wake-up */
 
 #ifndef __ASSEMBLER__
 
@@ -19,6 +20,11 @@
 
 #define PAGE_SIZE 4096
 #define WAKE_VECTOR 32
+
+struct start_info {             /* Xen's hvm_start_info */
+    uint32_t magic, version, flags, nr_modules;
+    uint64_t modules, command_line, rsdp;
+};
 
 struct test_case {
     const char *name;
@@ -42,6 +48,9 @@ uint64_t arg(const char *key, uint64_t otherwise);
  * %s, %u, %d and %x; numbers are uint64_t or int64_t.
  */
 void say(const char *format, ...);
+
+/* The cases after the one that runs. */
+const char *cases_left(void);
 
 /* base= and size= of the case: RAM that does not hold the payload itself. */
 const char *arg_range(uint64_t **start, uint64_t **end);
@@ -169,6 +178,7 @@ const char *run_storm(void);
 const char *run_fuzz(void);
 const char *run_bench(void);
 const char *run_churn(void);
+const char *run_suspend(void);
 
 /* Instructions */
 

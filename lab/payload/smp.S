@@ -24,6 +24,40 @@ trampoline_gdt:
     .globl trampoline_end
 trampoline_end:
 
+/*
+ * How a guest that was suspended goes on: from real mode, at TRAMPOLINE, where
+ * suspend.c copies this code, to the entry that it was started at.
+ */
+    .code16
+    .globl resume
+resume:
+    cli
+    xorw %ax, %ax
+    movw %ax, %ds
+    lgdtl TRAMPOLINE + resume_gdt_pointer - resume
+    movl $0x11, %eax            /* protection, extension type */
+    movl %eax, %cr0
+    ljmpl $8, $(TRAMPOLINE + resume_32 - resume)
+    .code32
+resume_32:
+    movl $16, %eax
+    movl %eax, %ds
+    movl %eax, %es
+    movl %eax, %ss
+    movl $RESUME_INFO, %ebx
+    movl $_start, %eax
+    jmp *%eax
+    .balign 8
+resume_gdt:
+    .quad 0
+    .quad 0x00cf9a000000ffff    /* 8: 32-bit code */
+    .quad 0x00cf92000000ffff    /* 16: data */
+resume_gdt_pointer:
+    .word resume_gdt_pointer - resume_gdt - 1
+    .long TRAMPOLINE + resume_gdt - resume
+    .globl resume_end
+resume_end:
+
     .code64
 ap_start:
     movl $16, %eax
