@@ -594,3 +594,15 @@ void guest_memfd_forget_requests(void)
         request_free(r);
     }
 }
+
+void guest_memfd_forget_block(GuestMemfdBlock *block)
+{
+    GuestMemfdRequest *r;
+
+    if (request_running) {
+        guest_memfd_pending_forget(request_running->pending, &block->map);
+    }
+    QLIST_FOREACH(r, &requests_interrupted, entry) {
+        guest_memfd_pending_forget(r->pending, &block->map);
+    }
+}

@@ -371,6 +371,21 @@ void guest_memfd_pending_free(GuestMemfdPending *pending)
     }
 }
 
+void guest_memfd_pending_forget(GuestMemfdPending *pending,
+                                const GuestMemfdMap *map)
+{
+    guint i;
+
+    for (i = 0; i < pending->changes->len; i++) {
+        Change *c = &g_array_index(pending->changes, Change, i);
+
+        if (c->map == map) {
+            c->last = c->first;
+            c->pages = 0;
+        }
+    }
+}
+
 static void pending_add(GuestMemfdPending *pending, const Change *c)
 {
     const Extent new = {

@@ -450,9 +450,11 @@ bool guest_memfd_blocks_migration(Error **errp)
     return false;
 }
 
+/* Set *@opaque, an int, to -errno if that fails; the others are still reset. */
 static int reset_block(RAMBlock *rb, void *opaque)
 {
     GuestMemfdBlock *block = guest_memfd_of(rb);
+    int *error = opaque;
     int64_t ret = 0;
 
     if (block) {
@@ -463,21 +465,48 @@ static int reset_block(RAMBlock *rb, void *opaque)
         ret = guest_memfd_map_convert(&piece, 1, private, NULL);
     }
     if (ret < 0) {
-        error_report("The memory of %s could not be reset: %s", rb->idstr,
-                     strerror(-ret));
+        error_report("The private memory of %s could not be reset: %s",
+                     rb->idstr, strerror(-ret));
+        *error = ret;
     }
-    return MIN(ret, 0);
+    return 0;
 }
+
+/* The error of the last reset */
+static int reset_error;
 
 int guest_memfd_reset(void)
 {
-    int ret;
-
+    reset_error = 0;
     guest_memfd_forget_requests();
     guest_memfd_lock();
-    ret = qemu_ram_foreach_block(reset_block, NULL);
+    qemu_ram_foreach_block(reset_block, &reset_error);
     guest_memfd_unlock();
-    return ret;
+    return reset_error;
+}
+
+bool guest_memfd_reset_failed(void)
+{
+    return reset_error;
+}
+
+void guest_memfd_unmapped(RAMBlock *rb)
+{
+    GuestMemfdBlock *block = guest_memfd_of(rb);
+    int ret = 0;
+
+    if (!block) {
+        return;
+    }
+    guest_memfd_forget_block(block);
+    guest_memfd_lock();
+    reset_block(rb, &ret);
+    if (!ret) {
+        /* A request that was forgotten may have left old contents there. */
+        ram_block_discard_guest_memfd_range(rb, 0, block->map.nr_pages *
+                                                   block->map.page_size);
+    }
+    guest_memfd_unlock();
 }
 
 static void guest_memfd_block_init(Object *obj)

@@ -155,6 +155,15 @@ int64_t guest_memfd_map_convert(const GuestMemfdPiece *pieces, int n,
  */
 GuestMemfdPending *guest_memfd_pending_new(bool to_private);
 
+/**
+ * guest_memfd_pending_forget: forget conversions of one map; they stay as they
+ *     are, and neither finishing nor undoing touches that map any more
+ * @pending: conversions
+ * @map: the map
+ */
+void guest_memfd_pending_forget(GuestMemfdPending *pending,
+                                const GuestMemfdMap *map);
+
 /* guest_memfd_pending_free: forget conversions; they stay as they are */
 void guest_memfd_pending_free(GuestMemfdPending *pending);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(GuestMemfdPending, guest_memfd_pending_free)

@@ -226,6 +226,15 @@ int64_t guest_memfd_convert(hwaddr start, hwaddr size, bool to_private,
 void guest_memfd_forget_requests(void);
 
 /**
+ * guest_memfd_forget_block: as guest_memfd_forget_requests(), for one block
+ * @block: a block that is not in the memory map any more
+ *
+ * Called with the BQL held.  vCPUs can run: a request that is in the middle of
+ * a long range goes on with what else it converts.
+ */
+void guest_memfd_forget_block(GuestMemfdBlock *block);
+
+/**
  * guest_memfd_conversion_failed: tell management of a request that is refused
  * @start: guest physical address
  * @size: in bytes
@@ -276,11 +285,28 @@ void guest_memfd_end_migration(void);
 /**
  * guest_memfd_reset: bring all pages into their initial state
  *
- * Private memory is freed, so its contents are gone.  Called with the BQL held
- * and no vCPU running.
+ * Private memory is freed, so its contents are gone.  If a block fails, the
+ * others are reset all the same.  Called with the BQL held and no vCPU running.
  *
  * Returns: 0, or -errno; the failure has been reported.
  */
 int guest_memfd_reset(void);
+
+/**
+ * guest_memfd_reset_failed: has the last guest_memfd_reset() failed?
+ *
+ * If so, the VM must not run: the guest would find memory in a state that it
+ * does not expect.  Called with the BQL held.
+ */
+bool guest_memfd_reset_failed(void);
+
+/**
+ * guest_memfd_unmapped: a RAM block is not part of the machine any more
+ * @rb: the block, or NULL; a device that used it has been unplugged
+ *
+ * Brings its pages into their initial state and frees private memory: what uses
+ * the block next finds it as new.  Called with the BQL held.
+ */
+void guest_memfd_unmapped(RAMBlock *rb);
 
 #endif

@@ -221,6 +221,25 @@ class GuestMemfdTest(QemuSystemTest):
         vm.launch()
         return vm, self.console(vm)
 
+    def start_faulty(self, *args, **kwargs):
+        """As start(), but system calls of QEMU fail as arm() says."""
+        vm = self.machine_vm(*args, **kwargs)
+        library = os.path.join(os.path.dirname(self.qemu_bin),
+                               'tests/qtest/guest-memfd-fault.so')
+        self.assertTrue(os.path.exists(library), f'{library} is not there')
+        self.fault = self.scratch_file('fault')
+        vm._wrapper = ('env', f'LD_PRELOAD={library}',
+                       f'GUEST_MEMFD_FAULT={self.fault}')
+        vm.launch()
+        return vm, self.console(vm)
+
+    def arm(self, *words):
+        """What is to fail, in the words of tests/qtest/guest-memfd-fault.c.
+        Unlinking self.fault ends that."""
+        with open(self.fault + '.new', 'w', encoding='ascii') as file:
+            file.write(' '.join(map(str, words)))
+        os.rename(self.fault + '.new', self.fault)
+
     def assert_refused(self, vm, message):
         """QEMU ends at once, with that message."""
         vm.set_qmp_monitor(False)

@@ -492,6 +492,44 @@ static void test_pending_reset(void)
     guest_memfd_map_destroy(&m.map);
 }
 
+/* A block is unplugged: what a request has left to do passes over it. */
+static void test_pending_forget(void)
+{
+    bool finish;
+
+    for (finish = false; ; finish = true) {
+        g_autoptr(GuestMemfdPending) pending = guest_memfd_pending_new(false);
+        Model m, gone;
+        int ret;
+
+        model_init(&m, 64, false);
+        model_init(&gone, 64, false);
+        convert_one(&m, 0, 32, true);
+        convert_one(&gone, 0, 32, true);
+        convert_one(&gone, 4, 4, false);        /* several runs */
+        guest_memfd_lock();
+        g_assert_cmpint(begin(&gone, 0, 16, pending, false), ==, 12);
+        g_assert_cmpint(begin(&m, 0, 16, pending, false), ==, 16);
+        g_assert_cmpint(begin(&gone, 16, 16, pending, false), ==, 16);
+        guest_memfd_pending_forget(pending, &gone.map);
+        reset_steps(0, 0, 0);
+        do {
+            ret = finish ? guest_memfd_pending_finish(pending)
+                         : guest_memfd_pending_undo(pending);
+            g_assert_cmpint(ret, >=, 0);
+        } while (ret);
+        g_assert_cmpuint(guest_memfd_map_private_size(&m.map), ==,
+                         (finish ? 16 : 32) * PAGE);
+        g_assert_cmpuint(guest_memfd_map_private_size(&gone.map), ==, 0);
+        guest_memfd_unlock();
+        guest_memfd_map_destroy(&m.map);
+        guest_memfd_map_destroy(&gone.map);
+        if (finish) {
+            break;
+        }
+    }
+}
+
 /* The undo fails, too: that is told, so that the VM can be stopped. */
 static void test_undo_fails(void)
 {
@@ -672,6 +710,7 @@ int main(int argc, char **argv)
     g_test_add_func("/guest-memfd/map/pending/finish-fails",
                     test_pending_finish_fails);
     g_test_add_func("/guest-memfd/map/pending/reset", test_pending_reset);
+    g_test_add_func("/guest-memfd/map/pending/forget", test_pending_forget);
     g_test_add_func("/guest-memfd/map/undo-fails", test_undo_fails);
     g_test_add_func("/guest-memfd/map/acquire", test_acquire);
     g_test_add_func("/guest-memfd/map/runs", test_runs);

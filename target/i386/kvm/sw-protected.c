@@ -16,6 +16,7 @@
 #include "qemu/error-report.h"
 #include "qom/object_interfaces.h"
 #include "hw/i386/x86.h"
+#include "hw/resettable.h"
 #include "system/guest-memfd.h"
 #include "system/kvm.h"
 #include "system/reset.h"
@@ -31,24 +32,64 @@ OBJECT_DECLARE_SIMPLE_TYPE(SwProtectedGuest, SW_PROTECTED_GUEST)
 
 struct SwProtectedGuest {
     X86ConfidentialGuest parent_obj;
+
+    ResettableState reset_state;
 };
 
 OBJECT_DEFINE_SIMPLE_TYPE_WITH_INTERFACES(SwProtectedGuest, sw_protected_guest,
                                           SW_PROTECTED_GUEST,
                                           X86_CONFIDENTIAL_GUEST,
-                                          { TYPE_USER_CREATABLE }, { })
+                                          { TYPE_USER_CREATABLE },
+                                          { TYPE_RESETTABLE_INTERFACE }, { })
 
-static void sw_protected_reset(void *opaque)
+static ResettableState *sw_protected_reset_state(Object *obj)
 {
-    if (guest_memfd_reset()) {
-        /* The guest would find memory in the wrong state. */
+    return &SW_PROTECTED_GUEST(obj)->reset_state;
+}
+
+/*
+ * Make all memory shared again.
+ *
+ * RESET_TYPE_COLD: firmware starts anew and knows nothing of private memory.
+ * RESET_TYPE_SNAPSHOT_LOAD: a snapshot has no private memory, and what is
+ *     loaded goes to the shared half.
+ * RESET_TYPE_WAKEUP: RAM keeps its contents while the guest is suspended.
+ *
+ * The object is registered when the accelerator is made, before any device or
+ * ROM.  So its hold phase is the first one, and finds memory as the guest has
+ * left it; ROMs, whose reset writes to guest addresses, find it shared.
+ */
+static void sw_protected_reset_hold(Object *obj, ResetType type)
+{
+    if (type == RESET_TYPE_WAKEUP) {
+        return;
+    }
+    if (guest_memfd_reset() && runstate_is_running()) {
+        /*
+         * No vCPU may run with memory in the wrong state.  When the VM is not
+         * running, guest_memfd_reset_failed() keeps it from being started.
+         */
         vm_stop(RUN_STATE_INTERNAL_ERROR);
     }
 }
 
+static bool sw_protected_can_be_deleted(UserCreatable *uc)
+{
+    return OBJECT(MACHINE(qdev_get_machine())->cgs) != OBJECT(uc);
+}
+
 static int sw_protected_kvm_init(ConfidentialGuestSupport *cgs, Error **errp)
 {
-    X86MachineState *x86ms = X86_MACHINE(qdev_get_machine());
+    Object *machine = qdev_get_machine();
+    X86MachineState *x86ms;
+
+    if (!object_dynamic_cast(machine, TYPE_X86_MACHINE)) {
+        error_setg(errp, "'-machine %s' does not work with "
+                   TYPE_SW_PROTECTED_GUEST ": use one of the pc, q35 or "
+                   "microvm machines", MACHINE_GET_CLASS(machine)->name);
+        return -EINVAL;
+    }
+    x86ms = X86_MACHINE(machine);
 
     /* KVM has only one address space for VMs with private memory. */
     if (x86ms->smm == ON_OFF_AUTO_ON) {
@@ -73,7 +114,7 @@ static int sw_protected_kvm_init(ConfidentialGuestSupport *cgs, Error **errp)
         return -EOPNOTSUPP;
     }
 
-    qemu_register_reset(sw_protected_reset, NULL);
+    qemu_register_resettable(OBJECT(cgs));
     cgs->ready = true;
     return 0;
 }
@@ -116,6 +157,9 @@ static void sw_protected_guest_class_init(ObjectClass *oc, const void *data)
         sw_protected_adjust_cpuid;
     X86_CONFIDENTIAL_GUEST_CLASS(oc)->cpu_instance_init =
         sw_protected_cpu_instance_init;
+    USER_CREATABLE_CLASS(oc)->can_be_deleted = sw_protected_can_be_deleted;
+    RESETTABLE_CLASS(oc)->get_state = sw_protected_reset_state;
+    RESETTABLE_CLASS(oc)->phases.hold = sw_protected_reset_hold;
 }
 
 static void sw_protected_guest_init(Object *obj)

@@ -58,6 +58,17 @@ class GuestMemfdBoot(GuestMemfdTest):
             self.assertIn('Linux', console.run('uname -a'))
             self.assert_bound(vm)
 
+    def test_suspend(self):
+        """Memory keeps its contents."""
+        vm, console = self.start(
+            'vm', payload='fill,base=32M,size=1M,seed=5 suspend '
+                          'verify,base=32M,size=1M,seed=5')
+        console.expect('^suspended')
+        vm.event_wait('SUSPEND')
+        vm.cmd('system_wakeup')
+        console.expect('^done 0 failed')
+        self.assert_bound(vm)
+
     def test_reboot_ten_times(self):
         """The guest does it; nothing is left over from any of the times."""
         vm, console = self.start('vm', machine='q35,smm=on', memory=128,

@@ -19,23 +19,6 @@ class GuestMemfdPrivateFault(GuestMemfdTest):
     machine_args = ('-object', 'sw-protected-guest,id=cgs0')
     machine_props = ',confidential-guest-support=cgs0'
 
-    def faulty(self, payload):
-        """A VM whose system calls fail as self.arm() says."""
-        vm = self.machine_vm('vm', payload=payload)
-        library = os.path.join(os.path.dirname(self.qemu_bin),
-                               'tests/qtest/guest-memfd-fault.so')
-        self.assertTrue(os.path.exists(library), f'{library} is not there')
-        self.fault = self.scratch_file('fault')
-        vm._wrapper = ('env', f'LD_PRELOAD={library}',
-                       f'GUEST_MEMFD_FAULT={self.fault}')
-        vm.launch()
-        return vm, self.console(vm)
-
-    def arm(self, step, error):
-        with open(self.fault + '.new', 'w', encoding='ascii') as file:
-            file.write(f'{step} {error}')
-        os.rename(self.fault + '.new', self.fault)
-
     FAILURES = (
         # The step that fails, and whether pages are private before
         ('attribute_to_private', 'attribute', 0),
@@ -45,8 +28,8 @@ class GuestMemfdPrivateFault(GuestMemfdTest):
     )
 
     def failing(self, step, private):
-        vm, console = self.faulty(
-            f'convert,{AREA},private={private} fill,{AREA},seed=3 wait '
+        vm, console = self.start_faulty(
+            'vm', payload=f'convert,{AREA},private={private} fill,{AREA},seed=3 wait '
             f'convert,{AREA},private={1 - private},expect={EIO} '
             f'verify,{AREA},seed=3 wait '
             f'convert,{AREA},private={1 - private} zero,{AREA}')
@@ -66,7 +49,7 @@ class GuestMemfdPrivateFault(GuestMemfdTest):
 
     def test_unknown_fault(self):
         """KVM says something about a memory fault that QEMU does not know."""
-        vm, console = self.faulty('wait')
+        vm, console = self.start_faulty('vm', payload='wait')
         console.expect('^waiting')
         self.arm('exit', 0x10)
         vm.event_wait('STOP')
