@@ -35,6 +35,7 @@
 #include "qapi/error.h"
 #include "qapi/util.h"
 #include "qemu/error-report.h"
+#include "qemu/main-loop.h"
 #include "qemu/range.h"
 #include "qemu/timer.h"
 #include "system/accel-blocker.h"
@@ -462,6 +463,12 @@ GuestMemfdSlotList *kvm_gmem_query_slots(const RAMBlock *rb)
 
 /* Private memory */
 
+/*
+ * Counts the changes of what KVM knows of private memory: of attributes and of
+ * slots.  With the BQL.
+ */
+static unsigned kvm_gmem_changes;
+
 static int kvm_gmem_set_attribute(hwaddr start, uint64_t size, bool private)
 {
     struct kvm_memory_attributes attributes = {
@@ -471,6 +478,7 @@ static int kvm_gmem_set_attribute(hwaddr start, uint64_t size, bool private)
     };
     int ret = kvm_vm_ioctl(kvm_state, KVM_SET_MEMORY_ATTRIBUTES, &attributes);
 
+    kvm_gmem_changes++;
     trace_kvm_gmem_set_attribute(start, size, private, ret);
     return ret;
 }
@@ -498,6 +506,13 @@ static int kvm_gmem_slot_set_runs(const KVMSlot *slot, uint64_t offset,
     return 0;
 }
 
+void kvm_gmem_slot_deleting(KVMSlot *slot)
+{
+    if (!slot->memory_size) {
+        kvm_gmem_slot_registered(slot);
+    }
+}
+
 void kvm_gmem_slot_registered(KVMSlot *slot)
 {
     const uint64_t offset = slot->guest_memfd_offset;
@@ -506,6 +521,7 @@ void kvm_gmem_slot_registered(KVMSlot *slot)
                     slot->memory_size : 0;
     int ret;
 
+    kvm_gmem_changes++;
     if (!slot->memory_size) {
         kvm_gmem_slot_set_unlogged(slot, false);
     }
@@ -606,6 +622,32 @@ int kvm_convert_memory(hwaddr start, hwaddr size, bool to_private)
     return MIN(ret, 0);
 }
 
+/*
+ * In a software-protected VM each memory fault is stale: KVM has looked up if
+ * the page is private, and found that changed when it was about to map it.  If
+ * the access is repeated and nothing has changed since, it succeeds.  A vCPU
+ * that has the same fault again without a change would have it for ever.
+ */
+static bool kvm_gmem_fault_is_stale(hwaddr start, uint64_t flags)
+{
+    static __thread struct {
+        hwaddr start;
+        uint64_t flags;
+        unsigned changes;
+        bool valid;
+    } last;                     /* of this vCPU */
+    bool same;
+    BQL_LOCK_GUARD();
+
+    same = last.valid && last.start == start && last.flags == flags &&
+           last.changes == kvm_gmem_changes;
+    last.start = start;
+    last.flags = flags;
+    last.changes = kvm_gmem_changes;
+    last.valid = !same;
+    return !same;
+}
+
 int kvm_gmem_memory_fault(hwaddr start, uint64_t size, uint64_t flags)
 {
     bool to_private = flags & KVM_MEMORY_EXIT_FLAG_PRIVATE;
@@ -615,6 +657,13 @@ int kvm_gmem_memory_fault(hwaddr start, uint64_t size, uint64_t flags)
         error_report("KVM reports a memory fault at 0x%" HWADDR_PRIx " with "
                      "flags 0x%" PRIx64 ", which QEMU does not know", start,
                      flags);
+        return -1;
+    }
+    if (!guest_memfd_initially_private() &&
+        !kvm_gmem_fault_is_stale(start, flags)) {
+        error_report("KVM does not let the guest access 0x%" HWADDR_PRIx
+                     " as %s memory, however often it tries", start,
+                     to_private ? "private" : "shared");
         return -1;
     }
     ret = guest_memfd_fault(start, size, to_private);

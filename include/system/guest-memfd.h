@@ -254,10 +254,11 @@ void guest_memfd_conversion_failed(hwaddr start, uint64_t size,
  *
  * Where the guest itself tells for each access (SEV-SNP, TDX), it wants the
  * memory to be converted.  In a software-protected VM it does not: there KVM
- * has looked the state up, and another vCPU has changed it since.  To convert
- * it back would undo what that one has asked for; the access is to be repeated.
+ * has looked the state up, and then it changed, because another vCPU has
+ * converted the memory or because it was unplugged.  To convert it back would
+ * undo that; nothing is done, and the access is to be repeated.
  *
- * Returns: as guest_memfd_convert()
+ * Returns: as guest_memfd_convert(); 0 in a software-protected VM
  */
 int64_t guest_memfd_fault(hwaddr start, hwaddr size, bool private);
 

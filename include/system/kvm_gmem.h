@@ -164,6 +164,16 @@ bool kvm_gmem_slot_refused(struct KVMSlot *slot, int error);
 void kvm_gmem_slot_registered(struct KVMSlot *slot);
 
 /**
+ * kvm_gmem_slot_deleting: a slot is about to be registered, changed or deleted
+ *
+ * @slot: the slot; its size is 0 if it is to be deleted
+ *
+ * Clears the attributes of private memory before the slot goes.  A private page
+ * without a slot would be a memory fault; without a slot alone it is MMIO.
+ */
+void kvm_gmem_slot_deleting(struct KVMSlot *slot);
+
+/**
  * kvm_gmem_commit_pending: is there a slot to bind at the next commit?
  *
  * @kml: the listener to look at

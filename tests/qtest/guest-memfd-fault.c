@@ -2,8 +2,8 @@
  * Fault injection for the guest_memfd tests, to be preloaded into QEMU
  *
  * The environment variable GUEST_MEMFD_FAULT names a file. While it exists and
- * holds "OP ERRNO [NTH]", the calls of kind OP fail with ERRNO, or only the
- * NTH of them:
+ * holds "OP ERRNO [NTH [ADDRESS]]", the calls of kind OP fail with ERRNO, or
+ * only the NTH of them if that is not 0:
  *
  *   create     KVM_CREATE_GUEST_MEMFD
  *   mmap       mmap() of such a file
@@ -12,7 +12,7 @@
  *   drop       fallocate() of a guest_memfd
  *   hole       fallocate() of another file
  *   exit       KVM_RUN of the last vCPU, as KVM fails for a memory fault, with
- *              ERRNO for the fault's flags
+ *              ERRNO for the fault's flags and at the guest address ADDRESS
  *
  * Copyright (c) 2026 The qemu-gmem developers
  *
@@ -30,6 +30,7 @@ static uint64_t gmem_fds[16];
 static int calls;
 static int vcpu_fd = -1;
 static struct kvm_run *vcpu_run;
+static uint64_t fault_address;
 
 static bool is_gmem(int fd)
 {
@@ -49,7 +50,8 @@ static int fault(const char *op)
     if (!f) {
         return 0;
     }
-    n = fscanf(f, "%15s %d %d", kind, &error, &nth);
+    fault_address = 0;
+    n = fscanf(f, "%15s %d %d %" SCNu64, kind, &error, &nth, &fault_address);
     fclose(f);
     if (n < 2 || strcmp(kind, op) || (++calls != nth && nth)) {
         return 0;
@@ -94,7 +96,7 @@ int ioctl(int fd, unsigned long request, ...)
         if (error) {
             vcpu_run->exit_reason = KVM_EXIT_MEMORY_FAULT;
             vcpu_run->memory_fault.flags = error;
-            vcpu_run->memory_fault.gpa = 0;
+            vcpu_run->memory_fault.gpa = fault_address;
             vcpu_run->memory_fault.size = 4096;
             errno = EFAULT;
             return -1;

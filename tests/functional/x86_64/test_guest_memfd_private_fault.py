@@ -58,6 +58,36 @@ class GuestMemfdPrivateFault(GuestMemfdTest):
         vm.shutdown()
         self.assertIn('a memory fault at 0x0 with flags 0x10', vm.get_log())
 
+    # A page where no memory is, as if a DIMM had just been unplugged, and that
+    # the vCPU has found to be private before
+    STALE = 0x8, 0xc0000000
+
+    def test_stale_fault(self):
+        """The access is repeated, and the guest goes on."""
+        vm, console = self.start_faulty('vm', '-trace', 'kvm_memory_fault',
+                                        payload='wait')
+        console.expect('^waiting')
+        self.arm('exit', self.STALE[0], 1, self.STALE[1])
+        vm.cmd('send-key', keys=[{'type': 'qcode', 'data': 'a'}])
+        console.expect('^done 0 failed')
+        os.unlink(self.fault)
+        self.assertEqual(vm.cmd('query-status')['status'], 'running')
+        vm.shutdown()
+        self.assertEqual(vm.get_log().count('kvm_memory_fault'), 1,
+                         vm.get_log())
+
+    def test_endless_fault(self):
+        """The same fault, again and again: the VM stops."""
+        vm, console = self.start_faulty('vm', payload='wait')
+        console.expect('^waiting')
+        self.arm('exit', self.STALE[0], 0, self.STALE[1])
+        vm.event_wait('STOP')
+        self.assertEqual(vm.cmd('query-status')['status'], 'internal-error')
+        os.unlink(self.fault)
+        vm.shutdown()
+        self.assertIn('access 0xc0000000 as private memory, however often',
+                      vm.get_log())
+
 
 GuestMemfdPrivateFault.add_cases('failing', GuestMemfdPrivateFault.FAILURES)
 

@@ -7,12 +7,14 @@
 # Copyright (c) 2026 The qemu-gmem developers
 
 import os
+import re
 import subprocess
 
 from guest_memfd import GuestMemfdTest, MIB
 
 EIO = 5
 AREA = 'base=32M,size=64K'
+DIMM = 4 << 30      # where the first one is
 DIMM_AREA = 'base=4G,size=2M'
 
 
@@ -130,7 +132,8 @@ class GuestMemfdPrivateReset(GuestMemfdTest):
     def test_dimm(self):
         """A DIMM that is plugged again is as new."""
         vm, console = self.start(
-            'vm', '-m', 'slots=2,maxmem=8G',
+            'vm', '-m', 'slots=2,maxmem=8G', '-trace', 'kvm_gmem_set_attribute',
+            '-trace', 'kvm_set_user_memory',
             payload=f'wait convert,{DIMM_AREA},private=1 '
                     f'fill,{DIMM_AREA},seed=3 wait zero,{DIMM_AREA} dma,at=4G '
                     f'convert,{DIMM_AREA},private=1 zero,{DIMM_AREA}')
@@ -160,6 +163,15 @@ class GuestMemfdPrivateReset(GuestMemfdTest):
                           ('cancelled', 'completed'))
             vm.cmd('cont')
         console.expect('^done 0 failed')
+        vm.shutdown()
+        # No vCPU finds a private page where there is no slot any more.
+        log = vm.get_log()
+        shared = re.search(rf'kvm_gmem_set_attribute start {DIMM:#x} .* private 0',
+                           log)
+        deleted = re.search(rf'kvm_set_user_memory .*gpa={DIMM:#x} size=0x0 ', log)
+        self.assertIsNotNone(shared, log)
+        self.assertIsNotNone(deleted, log)
+        self.assertLess(shared.start(), deleted.start())
 
 
 GuestMemfdPrivateReset.add_cases('suspend', (('suspend_q35', 'q35'),
