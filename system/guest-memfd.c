@@ -16,11 +16,13 @@
 #include "qapi/error.h"
 #include "qapi/util.h"
 #include "qemu/error-report.h"
+#include "qemu/units.h"
 #include "hw/boards.h"
 #include "system/confidential-guest-support.h"
 #include "system/guest-memfd.h"
 #include "system/kvm_gmem.h"
 #include "system/physmem.h"
+#include "system/ram-block-holes.h"
 #include "trace.h"
 
 OBJECT_DEFINE_SIMPLE_TYPE_WITH_INTERFACES(GuestMemfdBlock, guest_memfd_block,
@@ -301,20 +303,13 @@ GuestMemfdBlock *guest_memfd_of(const RAMBlock *rb)
 
 /* QEMU's own access */
 
-bool guest_memfd_may_access(const MemoryRegion *mr, hwaddr offset,
-                            hwaddr *size)
+/* Is the memory at @offset private?  Sets @size to how far the answer holds. */
+static bool block_private_run(const GuestMemfdBlock *block, uint64_t offset,
+                              uint64_t *size)
 {
-    GuestMemfdBlock *block = guest_memfd_of(mr->ram_block);
     uint64_t from, run, left;
     bool private;
 
-    /*
-     * Where all is private at first, QEMU loads the guest into shared halves.
-     * Who gives no size accesses nothing.
-     */
-    if (likely(!block) || block->map.initially_private || !size) {
-        return true;
-    }
     from = QEMU_ALIGN_DOWN(offset, block->map.page_size);
     left = block->map.nr_pages * block->map.page_size;
     left = QEMU_ALIGN_UP(MIN(offset + *size, left), block->map.page_size);
@@ -326,7 +321,7 @@ bool guest_memfd_may_access(const MemoryRegion *mr, hwaddr offset,
     run = guest_memfd_map_next_run(&block->map, &run, left, private);
     guest_memfd_unlock();
     *size = MIN(*size, from + run - offset);
-    return !private;
+    return private;
 }
 
 bool guest_memfd_is_private(const RAMBlock *rb, uint64_t offset, uint64_t size)
@@ -336,22 +331,56 @@ bool guest_memfd_is_private(const RAMBlock *rb, uint64_t offset, uint64_t size)
     return block && block_is_private(block, offset, size);
 }
 
-void *guest_memfd_dump(const MemoryRegion *mr, void *host, size_t size,
-                       uint64_t *private)
+bool guest_memfd_may_access(const MemoryRegion *mr, hwaddr offset,
+                            hwaddr *size)
 {
     GuestMemfdBlock *block = guest_memfd_of(mr->ram_block);
-    static void *zeros;
 
-    if (!block ||
-        !block_is_private(block, (uint8_t *)host - mr->ram_block->host, size)) {
-        return host;
+    /*
+     * Where all is private at first, QEMU loads the guest into shared halves.
+     * Who gives no size accesses nothing.
+     */
+    if (likely(!block) || block->map.initially_private || !size) {
+        return true;
     }
-    assert(size <= block->map.page_size);
-    zeros = zeros ?: g_malloc0(block->map.page_size);
-    if (private) {
-        *private += size;
+    return !block_private_run(block, offset, size);
+}
+
+/* What the dump that is being made knows about pages that do not exist */
+static RAMBlockHoles dump_holes;
+
+void guest_memfd_dump_begin(void)
+{
+    ram_block_holes_forget(&dump_holes);
+}
+
+bool guest_memfd_dumps_private(const MemoryRegion *mr)
+{
+    GuestMemfdBlock *block = guest_memfd_of(mr->ram_block);
+
+    return block && !block->map.initially_private;
+}
+
+void *guest_memfd_dump(const MemoryRegion *mr, void *host, size_t *size,
+                       uint64_t *private)
+{
+    static const uint8_t zeros[4 * KiB];
+    const RAMBlock *rb = mr->ram_block;
+    GuestMemfdBlock *block = guest_memfd_of(rb);
+    const uint64_t offset = rb ? (uint8_t *)host - rb->host : 0;
+    uint64_t run = *size;
+    bool is_zero = false;
+
+    if (block && block_private_run(block, offset, &run)) {
+        is_zero = true;
+        if (private) {
+            *private += MIN(run, sizeof(zeros));
+        }
+    } else if (rb) {
+        run = ram_block_holes_run(&dump_holes, rb, offset, run, &is_zero);
     }
-    return zeros;
+    *size = is_zero ? MIN(run, sizeof(zeros)) : run;
+    return is_zero ? (void *)zeros : host;
 }
 
 bool guest_memfd_balloon(RAMBlock *rb, uint64_t offset, uint64_t size)

@@ -84,17 +84,31 @@ bool guest_memfd_may_access(const MemoryRegion *mr, hwaddr offset,
 bool guest_memfd_is_private(const RAMBlock *rb, uint64_t offset, uint64_t size);
 
 /**
- * guest_memfd_dump: what a dump of the guest's memory is to contain
+ * guest_memfd_dumps_private: does a dump have zeros for private memory?
  * @mr: RAM
- * @host: where QEMU has it
- * @size: in bytes, of at most a page
- * @private: is increased by @size if it is private; can be NULL
  *
- * Called by one dump at a time, with the VM stopped.
- *
- * Returns: @host, or as many zeros if any of it is private
+ * Returns: false if a dump has shared memory only.  So it is where all memory
+ *     is private at first (SEV-SNP, TDX): there most of it stays so, and the
+ *     dump would be as large as the guest's memory.
  */
-void *guest_memfd_dump(const MemoryRegion *mr, void *host, size_t size,
+bool guest_memfd_dumps_private(const MemoryRegion *mr);
+
+/* guest_memfd_dump_begin: a dump of the guest's memory begins */
+void guest_memfd_dump_begin(void);
+
+/**
+ * guest_memfd_dump: what a dump of the guest's memory contains
+ * @mr: RAM, of any kind
+ * @host: where QEMU has it
+ * @size: in bytes; set to the size of what is returned, from 1 to @size
+ * @private: increased by what is private of that, in bytes; can be NULL
+ *
+ * Called by one dump at a time, after guest_memfd_dump_begin() and with the VM
+ * stopped.
+ *
+ * Returns: @host; or zeros, if the memory is private or not allocated
+ */
+void *guest_memfd_dump(const MemoryRegion *mr, void *host, size_t *size,
                        uint64_t *private);
 
 /**

@@ -39,6 +39,7 @@ enum {
     NEED_SMM = 1 << 3,
     NEED_UFFD = 1 << 4,
     NEED_NODES = 1 << 5,
+    NEED_CACHESTAT = 1 << 6,
 };
 
 static const struct {
@@ -51,6 +52,7 @@ static const struct {
     { NEED_SMM, "KVM has no System Management Mode" },
     { NEED_UFFD, "the kernel has no userfaultfd" },
     { NEED_NODES, "the host has no NUMA node 1" },
+    { NEED_CACHESTAT, "the kernel has no cachestat()" },
 };
 
 static unsigned has;
@@ -97,6 +99,10 @@ static void probe(void)
     if (fd >= 0) {
         has |= NEED_UFFD;
         close(fd);
+    }
+    /* ENOSYS, or what it says of a file that is none */
+    if (syscall(451, -1, NULL, NULL, 0) < 0 && errno != ENOSYS) {
+        has |= NEED_CACHESTAT;
     }
     if (g_file_test("/sys/devices/system/node/node1", G_FILE_TEST_EXISTS)) {
         has |= NEED_NODES;
@@ -1099,6 +1105,189 @@ static QDict *set_capability(QTestState *qts, const char *name)
                      "'state': true}]}}", name);
 }
 
+/* Memory that the guest has not touched */
+
+#define MEMFD "memory-backend-memfd"
+
+/* Bytes of host memory that ram0 has */
+static uint64_t ram_allocated(QTestState *qts)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/fd", qtest_pid(qts));
+    g_autoptr(GDir) dir = g_dir_open(path, 0, NULL);
+    QDict *info = query_by_id(qts, "query-guest-memfd", "ram0");
+    uint64_t size = info ? qdict_get_int(info, "allocated") : 0;
+    const char *name;
+
+    qobject_unref(info);
+    while ((name = g_dir_read_name(dir))) {
+        g_autofree char *link = g_strdup_printf("%s/%s", path, name);
+        g_autofree char *to = g_file_read_link(link, NULL);
+        struct stat st;
+
+        if (to && g_str_has_prefix(to, "/memfd:memory-backend-") &&
+            !stat(link, &st)) {
+            size += st.st_blocks * 512;
+        }
+    }
+    g_assert_cmpuint(size, >, 0);
+    return size;
+}
+
+static void assert_untouched(QTestState *qts, uint64_t before)
+{
+    g_assert_cmpuint(ram_allocated(qts) * 100, <=, before * 105);
+}
+
+typedef struct Untouched {
+    const char *name;
+    const char *backend;
+    const char *capabilities[3];        /* of the migration */
+    const char *detection;              /* of zero pages */
+} Untouched;
+
+static const Untouched untouched_guest_memfd = { "guest-memfd", TYPE };
+static const Untouched untouched_memfd = { "memfd", MEMFD };
+
+static const Untouched untouched_migrations[] = {
+    { "guest-memfd/precopy", TYPE },
+    { "guest-memfd/multifd", TYPE, { "multifd" } },
+    { "guest-memfd/multifd-legacy", TYPE, { "multifd" }, "legacy" },
+    { "guest-memfd/mapped-ram", TYPE, { "mapped-ram" } },
+    { "memfd/precopy", MEMFD },
+    { "memfd/multifd", MEMFD, { "multifd" } },
+};
+
+static QTestState *start_untouched(const Untouched *u, const char *extra)
+{
+    /* memfd takes any accelerator. */
+    return qtest_initf("-accel kvm -accel tcg -nodefaults -bios %s "
+                       "-machine pc,memory-backend=ram0 -m 64M "
+                       "-object %s,id=ram0,size=64M %s", bios, u->backend,
+                       extra);
+}
+
+/* Where pairs of pages are, with holes around them; the patterns besides */
+#define SPARSE_FIRST (4 * MiB)
+#define SPARSE_END (28 * MiB)
+#define SPARSE_STEP (252 * KiB)
+
+static GByteArray *write_sparsely(QTestState *qts)
+{
+    uint64_t at;
+
+    for (at = SPARSE_FIRST; at < SPARSE_END; at += SPARSE_STEP) {
+        qtest_memset(qts, at, 0x5a, 2 * 4096);
+    }
+    return write_patterns(qts);
+}
+
+static void check_sparsely(QTestState *qts, const GByteArray *data)
+{
+    uint8_t memory[4 * 4096];
+    uint64_t at;
+    int i;
+
+    for (at = SPARSE_FIRST; at < SPARSE_END; at += SPARSE_STEP) {
+        qtest_bufread(qts, at - 4096, memory, sizeof(memory));
+        for (i = 0; i < sizeof(memory); i++) {
+            g_assert_cmphex(memory[i], ==,
+                            i >= 4096 && i < 3 * 4096 ? 0x5a : 0);
+        }
+    }
+    check_patterns(qts, data);
+}
+
+static void set_capabilities(QTestState *qts, const Untouched *u)
+{
+    int i;
+
+    for (i = 0; u->capabilities[i]; i++) {
+        qtest_qmp_assert_success(qts, "{'execute': 'migrate-set-capabilities', "
+                                 "'arguments': {'capabilities': ["
+                                 "{'capability': %s, 'state': true}]}}",
+                                 u->capabilities[i]);
+    }
+}
+
+static void test_untouched_migration(const void *opaque)
+{
+    const Untouched *u = opaque;
+    bool file = !g_strcmp0(u->capabilities[0], "mapped-ram");
+    g_autofree char *path = g_strdup_printf("%s/migration", tmpdir);
+    g_autofree char *uri = g_strdup_printf("%s:%s", file ? "file" : "unix",
+                                           path);
+    QTestState *from = start_untouched(u, ""), *to;
+    GByteArray *data = write_sparsely(from);
+    uint64_t before = ram_allocated(from);
+
+    set_capabilities(from, u);
+    qtest_qmp_assert_success(from, "{'execute': 'migrate-set-parameters', "
+                             "'arguments': {'max-bandwidth': 0, "
+                             "'zero-page-detection': %s}}",
+                             u->detection ?: "multifd");
+    if (file) {
+        migrate(from, uri);
+        wait_status(from, "query-migrate", "completed");
+    }
+    to = start_untouched(u, "-incoming defer");
+    set_capabilities(to, u);
+    qtest_qmp_assert_success(to, "{'execute': 'migrate-incoming', "
+                             "'arguments': {'uri': %s}}", uri);
+    if (!file) {
+        migrate(from, uri);
+        wait_status(from, "query-migrate", "completed");
+    }
+    wait_status(to, "query-migrate", "completed");
+    wait_status(to, "query-status", "running");
+
+    assert_untouched(from, before);
+    assert_untouched(to, before);
+    check_sparsely(to, data);
+    /* That has read holes: they are gone. */
+    g_assert_cmpuint(ram_allocated(to) * 100, >, before * 105);
+
+    unlink(path);
+    g_byte_array_unref(data);
+    qtest_quit(from);
+    qtest_quit(to);
+}
+
+static void test_untouched_dump(const void *opaque)
+{
+    static const char *const formats[] = { "elf", "kdump-zlib" };
+    const Untouched *u = opaque;
+    QTestState *qts = start_untouched(u, "");
+    GByteArray *data = write_sparsely(qts);
+    uint64_t before = ram_allocated(qts);
+    g_autofree char *path = g_strdup_printf("%s/dump", tmpdir);
+    g_autofree char *protocol = g_strdup_printf("file:%s", path);
+    g_autofree char *memory = NULL;
+    gsize len;
+    int i;
+
+    for (i = 0; i < ARRAY_SIZE(formats); i++) {
+        qtest_qmp_assert_success(qts, "{'execute': 'dump-guest-memory', "
+                                 "'arguments': {'paging': false, "
+                                 "'protocol': %s, 'format': %s}}",
+                                 protocol, formats[i]);
+        assert_untouched(qts, before);
+    }
+    qtest_qmp_assert_success(qts, "{'execute': 'pmemsave', 'arguments': "
+                             "{'val': %d, 'size': %d, 'filename': %s}}",
+                             (int)MiB + 1, (int)(RAM_SIZE - MiB - 1), path);
+    assert_untouched(qts, before);
+    g_assert(g_file_get_contents(path, &memory, &len, NULL));
+    g_assert_cmpuint(len, ==, RAM_SIZE - MiB - 1);
+    for (i = 0; i < 2 * 4096; i++) {
+        g_assert_cmphex(memory[SPARSE_FIRST - 4096 - (MiB + 1) + i], ==,
+                        i < 4096 ? 0 : 0x5a);
+    }
+    check_sparsely(qts, data);
+    unlink(path);
+    g_byte_array_unref(data);
+    qtest_quit(qts);
+}
+
 static void test_postcopy(const void *opaque)
 {
     QTestState *from = start(&pc, ""), *to = start(&pc, "-incoming defer");
@@ -1424,7 +1613,7 @@ static void add_test(const char *path, const char *variant,
                                             variant ? "/" : "", variant ?: "");
     Test *test = g_new(Test, 1);
 
-    *test = (Test) { run, opaque, need | NEED_KVM };
+    *test = (Test) { run, opaque, need };
     qtest_add_data_func_full(full, test, run_test, g_free);
 }
 
@@ -1461,7 +1650,7 @@ int main(int argc, char **argv)
                  NEED_GMEM);
     }
     add_test("refused/later", NULL, test_refused_later, NULL, NEED_GMEM);
-    add_test("refused/tcg", NULL, test_refused_tcg, NULL, 0);
+    add_test("refused/tcg", NULL, test_refused_tcg, NULL, NEED_KVM);
     add_test("refused/old-kernel", NULL, test_refused_old_kernel, NULL,
              NEED_NO_GMEM);
 
@@ -1486,6 +1675,18 @@ int main(int argc, char **argv)
     add_test("migration/cpr", NULL, test_cpr, NULL, NEED_GMEM);
     add_test("migration/background-snapshot", NULL, test_background_snapshot,
              NULL, NEED_GMEM | NEED_UFFD);
+
+    for (i = 0; i < ARRAY_SIZE(untouched_migrations); i++) {
+        const Untouched *u = &untouched_migrations[i];
+
+        add_test("untouched/migration", u->name, test_untouched_migration, u,
+                 NEED_CACHESTAT |
+                 (g_str_equal(u->backend, TYPE) ? NEED_GMEM : 0));
+    }
+    add_test("untouched/dump", "guest-memfd", test_untouched_dump,
+             &untouched_guest_memfd, NEED_GMEM | NEED_CACHESTAT);
+    add_test("untouched/dump", "memfd", test_untouched_dump, &untouched_memfd,
+             NEED_CACHESTAT);
 
     add_machine_test("dimm", test_dimm, &pc);
     add_machine_test("dimm", test_dimm, &q35_smm);

@@ -170,9 +170,11 @@ class GuestMemfdMigration(GuestMemfdTest):
         self.progress(console)
         vm.cmd('stop')
         saved = self.checksums(vm)
+        allocated = self.info(vm)['allocated']
         for command in 'savevm', 'loadvm':
             self.assertEqual('', vm.cmd('human-monitor-command',
                                         command_line=f'{command} one'))
+            self.assertLess(self.info(vm)['allocated'], 1.05 * allocated)
             self.assert_same_memory(vm, saved)
             vm.cmd('cont')
             self.progress(console, 5)

@@ -91,6 +91,36 @@ class GuestMemfdPrivateMonitor(GuestMemfdTest):
             self.assertEqual(event['data']['result'], dump)
             self.check_dump(path)
 
+    # Begin, size, and how much of that is private
+    PARTS = (
+        (0x5001800, 8192, 4096),
+        (0x5001ff0, 32, 16),
+        (0x5002800, 4096, 2048),
+        (0x5002001, 4094, 4094),
+        (0x5001001, 4095, 0),
+    )
+
+    def test_dump_part(self):
+        """A part of memory in a dump is what pmemsave gives, to the byte."""
+        vm = self.paused('fill,base=80M,size=1M,seed=3 '
+                         'convert,base=0x5002000,size=4K,private=1')
+        path = self.scratch_file('memory')
+        for begin, size, private in self.PARTS:
+            vm.cmd('pmemsave', val=begin, size=size, filename=path)
+            with open(path, 'rb') as file:
+                memory = file.read()
+            vm.cmd('dump-guest-memory', paging=False, protocol='file:' + path,
+                   begin=begin, length=size)
+            self.assertEqual(vm.cmd('query-dump')['private'], private, f'{begin:x}')
+            (address, offset, length), = self.segments(path)
+            self.assertEqual((address, length), (begin, size))
+            with open(path, 'rb') as file:
+                file.seek(offset)
+                self.assertEqual(file.read(size), memory, f'{begin:x}')
+        vm.cmd('dump-guest-memory', paging=False, protocol='file:' + path,
+               format='kdump-zlib')
+        self.assertEqual(vm.cmd('query-dump')['private'], 4096)
+
     def segments(self, path):
         """Physical address, offset in the file and size, from an ELF header."""
         with open(path, 'rb') as file:
