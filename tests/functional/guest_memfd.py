@@ -235,10 +235,18 @@ class GuestMemfdTest(QemuSystemTest):
 
     def arm(self, *words):
         """What is to fail, in the words of tests/qtest/guest-memfd-fault.c.
-        Unlinking self.fault ends that."""
+        disarm() ends that."""
         with open(self.fault + '.new', 'w', encoding='ascii') as file:
             file.write(' '.join(map(str, words)))
         os.rename(self.fault + '.new', self.fault)
+
+    def disarm(self):
+        os.unlink(self.fault)
+
+    @staticmethod
+    def press_key(vm):
+        """The payload's case "wait" ends."""
+        vm.cmd('send-key', keys=[{'type': 'qcode', 'data': 'a'}])
 
     def assert_refused(self, vm, message):
         """QEMU ends at once, with that message."""

@@ -9,6 +9,8 @@
  *   mmap       mmap() of such a file
  *   bind       KVM_SET_USER_MEMORY_REGION2 that binds a memory slot
  *   attribute  KVM_SET_MEMORY_ATTRIBUTES
+ *   give-way   what a long request sleeps between two parts becomes ERRNO s, or
+ *              until a signal kicks the vCPU
  *   drop       fallocate() of a guest_memfd
  *   hole       fallocate() of another file
  *   exit       KVM_RUN of the last vCPU, as KVM fails for a memory fault, with
@@ -103,6 +105,21 @@ int ioctl(int fd, unsigned long request, ...)
         }
     }
     return ret;
+}
+
+/* What g_usleep() calls; GUEST_MEMFD_GIVE_WAY_US is 100. */
+int nanosleep(const struct timespec *request, struct timespec *left)
+{
+    struct timespec longer = { .tv_sec = 0 };
+
+    if (request->tv_sec == 0 && request->tv_nsec == 100000) {
+        longer.tv_sec = fault("give-way");
+    }
+    if (longer.tv_sec) {
+        syscall(SYS_nanosleep, &longer, NULL);
+        return 0;
+    }
+    return syscall(SYS_nanosleep, request, left);
 }
 
 /* What fallocate() is, with 64 bit file offsets. */
