@@ -180,7 +180,8 @@ class GuestMemfdTest(QemuSystemTest):
         return path
 
     def machine_vm(self, name, *args, machine='q35', memory=256, payload=None,
-                   linux=None, cpu='host', backend='memory-backend-guest-memfd'):
+                   linux=None, cpu='host', backend='memory-backend-guest-memfd',
+                   accel='kvm'):
         """A VM, not launched, with its main memory in the backend 'ram0', or,
         if backend is None, where the further arguments say.
 
@@ -189,7 +190,7 @@ class GuestMemfdTest(QemuSystemTest):
         """
         vm = self.get_vm(name=name)
         machine += ',vmport=off' + self.machine_props
-        vm.add_args('-nodefaults', '-no-user-config', '-accel', 'kvm',
+        vm.add_args('-nodefaults', '-no-user-config', '-accel', accel,
                     '-cpu', cpu, '-m', f'{memory}M')
         if backend:
             machine += ',memory-backend=ram0'
