@@ -39,6 +39,7 @@ void guest_memfd_map_init(GuestMemfdMap *map, const GuestMemfdMapOps *ops,
     assert(QEMU_IS_ALIGNED(size, page_size));
     map->ops = ops;
     map->page_size = page_size;
+    map->free_size = page_size;
     map->nr_pages = size / page_size;
     map->initially_private = initially_private;
     map->changed = bitmap_new(map->nr_pages);
@@ -416,9 +417,14 @@ bool guest_memfd_pending_overlaps(const GuestMemfdPending *pending,
         for (e = 0; e < pending->extents->len; e++) {
             const Extent *extent = &g_array_index(pending->extents, Extent, e);
 
-            if (extent->map == pieces[i].map &&
-                pieces[i].offset < extent->end &&
-                extent->start < pieces[i].offset + pieces[i].size) {
+            const GuestMemfdMap *map = pieces[i].map;
+
+            if (extent->map == map &&
+                QEMU_ALIGN_DOWN(pieces[i].offset, map->free_size) <
+                extent->end &&
+                extent->start <
+                QEMU_ALIGN_UP(pieces[i].offset + pieces[i].size,
+                              map->free_size)) {
                 return true;
             }
         }

@@ -301,6 +301,12 @@ bool guest_memfd_shared_init(RAMBlock *rb, Error **errp)
     return true;
 }
 
+uint64_t guest_memfd_shared_free_size(RAMBlock *rb)
+{
+    return is_huge(rb) && !must_keep(rb) ? rb->page_size
+                                         : qemu_real_host_page_size();
+}
+
 bool guest_memfd_shared_has_prealloc(const RAMBlock *rb)
 {
     const GuestMemfdBlock *block = guest_memfd_of(rb);
@@ -328,6 +334,11 @@ bool guest_memfd_shared_init(RAMBlock *rb, Error **errp)
 {
     error_setg(errp, "private memory needs Linux");
     return false;
+}
+
+uint64_t guest_memfd_shared_free_size(RAMBlock *rb)
+{
+    return rb->page_size;
 }
 
 bool guest_memfd_shared_has_prealloc(const RAMBlock *rb)

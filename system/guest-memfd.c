@@ -286,7 +286,9 @@ GuestMemfdBlock *guest_memfd_block_create(RAMBlock *rb, Error **errp)
     block->rb = rb;
     guest_memfd_map_init(&block->map, &guest_memfd_block_ops,
                          ROUND_UP(rb->max_length, qemu_real_host_page_size()),
-                         qemu_real_host_page_size(), guest_memfd_initially_private());
+                         qemu_real_host_page_size(),
+                         guest_memfd_initially_private());
+    block->map.free_size = guest_memfd_shared_free_size(rb);
     return block;
 }
 

@@ -59,6 +59,11 @@ struct GuestMemfdMap {
     const GuestMemfdMapOps *ops;
     uint64_t nr_pages;
     uint32_t page_size;
+    /*
+     * Shared memory is freed by units of so many bytes, which can be larger than
+     * a page; set by the owner of the map after guest_memfd_map_init().
+     */
+    uint64_t free_size;
     bool initially_private;
     /* A bit for each page that is not in its initial state: calloc()ed memory
      * costs nothing until it is written. */
@@ -175,7 +180,9 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(GuestMemfdPending, guest_memfd_pending_free)
  * @n: number of pieces
  *
  * Such a conversion has to wait: when @pending is finished, the contents that
- * its pages had before are freed.
+ * its pages had before are freed.  So has one of other pages whose memory is
+ * freed together with theirs: it could free contents that @pending may need
+ * again.
  */
 bool guest_memfd_pending_overlaps(const GuestMemfdPending *pending,
                                   const GuestMemfdPiece *pieces, int n);

@@ -144,6 +144,14 @@ bool guest_memfd_balloon(RAMBlock *rb, uint64_t offset, uint64_t size);
 bool guest_memfd_shared_init(RAMBlock *rb, Error **errp);
 
 /**
+ * guest_memfd_shared_free_size: in which units is the shared half freed?
+ * @rb: the block
+ *
+ * Returns: a number of bytes: the size of a huge page if such are freed
+ */
+uint64_t guest_memfd_shared_free_size(RAMBlock *rb);
+
+/**
  * guest_memfd_shared_has_prealloc: does prealloc=on allocate the shared half?
  * @rb: any block
  *

@@ -428,6 +428,10 @@ static void test_pending_finish(void)
     g_assert_true(guest_memfd_pending_overlaps(pending, &other, 1));
     other.offset = 32 * PAGE;
     g_assert_false(guest_memfd_pending_overlaps(pending, &other, 1));
+    /* Its memory could be freed together with pages of the request. */
+    m.map.free_size = 512 * PAGE;
+    g_assert_true(guest_memfd_pending_overlaps(pending, &other, 1));
+    m.map.free_size = PAGE;
 
     g_assert_cmpint(guest_memfd_pending_finish(pending), ==, 1);
     g_assert_cmpint(guest_memfd_pending_finish(pending), ==, 0);

@@ -180,10 +180,10 @@ class GuestMemfdPrivateHuge(GuestMemfdTest):
         taken = self.take(0)
         vm.cmd('system_reset')
         self.wait_for('the VM stops', lambda:
-                      not vm.cmd('query-status')['running'])
+                      vm.cmd('query-status')['status'] == 'internal-error')
         taken.close()
         vm.shutdown()
-        self.assertIn('The memory of ram0 could not be reset: Cannot allocate '
+        self.assertIn('memory of ram0 could not be reset: Cannot allocate '
                       'memory', vm.get_log())
 
     def refused(self, message, *args):
