@@ -36,6 +36,7 @@ extern const struct test_case cases[];      /* ends with a NULL name */
 
 extern const char exception_entries[32][16];    /* in start.S */
 extern const char trampoline[], trampoline_end[];   /* in smp.S */
+extern const char resume[], resume_end[];
 extern char payload_end[];                      /* from the linker script */
 
 /* main.c */

@@ -13,8 +13,6 @@ struct acpi_table {
     uint8_t rest[28];
 } __attribute__((packed));
 
-extern const char resume[], resume_end[];       /* in smp.S */
-
 /* A 32-bit number in a table, which need not be aligned. */
 static uint32_t number_at(const void *table, size_t offset)
 {
@@ -60,7 +58,7 @@ const char *run_suspend(void)
     const void *fadt = find_fadt();
     struct start_info *info = (void *)RESUME_INFO;
     char *left = (char *)(info + 1);
-    volatile uint32_t *vector;
+    volatile uint32_t *vector;  /* volatile: firmware reads it, nobody here */
     size_t i;
 
     if (!fadt) {
