@@ -19,17 +19,12 @@
 
 #include "qemu/osdep.h"
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include "hw/boards.h"
 #include "qapi/error.h"
-#include "qapi/qapi-commands-guest-memfd.h"
-#include "qapi/type-helpers.h"
-#include "qapi/util.h"
 #include "qapi/visitor.h"
 #include "qemu/cutils.h"
 #include "qemu/memfd.h"
 #include "qemu/module.h"
-#include "qemu/timer.h"
 #include "qom/object.h"
 #include "qom/object_interfaces.h"
 #include "system/guest-memfd.h"
@@ -41,22 +36,6 @@
 #ifdef CONFIG_NUMA
 #include <numaif.h>
 #endif
-
-/* cachestat(2), since Linux 6.5: asm-generic/unistd.h and linux/mman.h */
-#ifndef __NR_cachestat
-#define __NR_cachestat 451
-#endif
-struct guest_memfd_cachestat_range {
-    uint64_t off;
-    uint64_t len;
-};
-struct guest_memfd_cachestat {
-    uint64_t nr_cache;
-    uint64_t nr_dirty;
-    uint64_t nr_writeback;
-    uint64_t nr_evicted;
-    uint64_t nr_recently_evicted;
-};
 
 #define TYPE_MEMORY_BACKEND_GUEST_MEMFD "memory-backend-guest-memfd"
 
@@ -257,181 +236,6 @@ static bool guest_memfd_backend_alloc(HostMemoryBackend *backend, Error **errp)
     }
     trace_guest_memfd_backend_alloc(name, fd, backend->size);
     return true;
-}
-
-/*
- * Bytes that a part of a file holds, @size 0: to its end; or -1.  guest_memfd
- * does not maintain st_blocks, and SEEK_DATA is not offered; the page cache is
- * the file's only storage.
- */
-static int64_t guest_memfd_allocated(int fd, uint64_t offset, uint64_t size)
-{
-    struct guest_memfd_cachestat_range range = { offset, size };
-    struct guest_memfd_cachestat stat;
-
-    if (syscall(__NR_cachestat, fd, &range, &stat, 0)) {
-        return -1;
-    }
-    return stat.nr_cache * qemu_real_host_page_size();
-}
-
-/* Does the host have memory for a part of a RAM block that QEMU has mapped? */
-static bool guest_memfd_mapping_allocated(const RAMBlock *rb, uint64_t offset,
-                                          uint64_t size)
-{
-    const uint64_t pages = size / qemu_real_host_page_size();
-    g_autofree unsigned char *resident = g_malloc(pages);
-    uint64_t i;
-
-    if (mincore(rb->host + offset, size, resident)) {
-        return true;
-    }
-    for (i = 0; i < pages && !(resident[i] & 1); i++) {
-        continue;
-    }
-    return i < pages;
-}
-
-static char guest_memfd_map_char(const RAMBlock *rb, uint64_t offset,
-                                 uint64_t size)
-{
-    GuestMemfdBlock *block = guest_memfd_of(rb);
-    uint64_t private = 0, from = offset, run;
-    bool allocated;
-
-    if (block) {
-        guest_memfd_lock();
-        for (; (run = guest_memfd_map_next_run(&block->map, &from,
-                                               offset + size, true));
-             from += run) {
-            private += run;
-        }
-        guest_memfd_unlock();
-    }
-    allocated = private < size && guest_memfd_mapping_allocated(rb, offset,
-                                                                size);
-    if (private && !allocated) {
-        allocated = guest_memfd_allocated(rb->guest_memfd, offset, size);
-    }
-    return !allocated ? '.' : !private ? 's' : private == size ? 'P' : 'm';
-}
-
-/* So many lines at most, of 64 chunks each */
-#define GUEST_MEMFD_MAP_LINES 16
-
-static void guest_memfd_print_map(GString *buf, const RAMBlock *rb)
-{
-    const uint64_t size = rb->used_length;
-    const uint64_t chunk = MAX(qemu_real_host_page_size(),
-                               pow2ceil(size / (GUEST_MEMFD_MAP_LINES * 64)));
-    g_autofree char *chunk_size = size_to_str(chunk);
-    uint64_t offset;
-    int i;
-
-    g_string_append_printf(buf, "  map, %s a character (s: shared, P: private, "
-                           "m: mixed, .: no memory taken)\n", chunk_size);
-    for (offset = 0; offset < size; ) {
-        g_string_append_printf(buf, "  %012" PRIx64 " ", offset);
-        for (i = 0; i < 64 && offset < size; i++, offset += chunk) {
-            g_string_append_c(buf, guest_memfd_map_char(
-                                  rb, offset, MIN(chunk, size - offset)));
-        }
-        g_string_append_c(buf, '\n');
-    }
-}
-
-static void guest_memfd_print_conversion(GString *buf,
-                                         const GuestMemfdConversion *c)
-{
-    g_autofree char *private = size_to_str(c->q_private);
-    g_autofree char *shared = size_to_str(c->shared);
-    GuestMemfdFailureList *f;
-
-    g_string_append_printf(buf, "  private %s, shared %s\n", private, shared);
-    g_string_append_printf(buf, "  conversions: %" PRIu64 " to private (%"
-                           PRIu64 " pages), %" PRIu64 " to shared (%" PRIu64
-                           " pages), %" PRIu64 " us\n",
-                           c->to_private, c->pages_to_private, c->to_shared,
-                           c->pages_to_shared, c->time_ns / SCALE_US);
-    for (f = c->failures; f; f = f->next) {
-        g_string_append_printf(buf, "  failed: %" PRIu64 " (%s)\n",
-                               f->value->count, f->value->error);
-    }
-}
-
-HumanReadableText *qmp_x_query_guest_memfd(Error **errp)
-{
-    GuestMemfdInfoList *list = qmp_query_guest_memfd(errp), *l;
-    g_autoptr(GString) buf = g_string_new("");
-
-    for (l = list; l; l = l->next) {
-        GuestMemfdInfo *info = l->value;
-        Object *obj = object_resolve_path_component(object_get_objects_root(),
-                                                    info->id);
-        g_autofree char *size = size_to_str(info->size);
-        g_autofree char *allocated = size_to_str(info->allocated);
-        GuestMemfdSlotList *s;
-        int slots = 0, bound = 0;
-
-        for (s = info->slots; s; s = s->next) {
-            slots++;
-            bound += s->value->binding == GUEST_MEMFD_BINDING_BOUND;
-        }
-        g_string_append_printf(buf, "%s: %s, %s, guest_memfd has %s, %d of %d "
-                               "memory slots bound\n", info->id,
-                               GuestMemfdMode_str(info->mode), size,
-                               info->has_allocated ? allocated : "?", bound,
-                               slots);
-        if (info->conversion) {
-            guest_memfd_print_conversion(buf, info->conversion);
-        }
-        guest_memfd_print_map(buf, MEMORY_BACKEND(obj)->mr.ram_block);
-    }
-    qapi_free_GuestMemfdInfoList(list);
-    return human_readable_text_from_str(buf);
-}
-
-static int guest_memfd_query(Object *obj, void *opaque)
-{
-    GuestMemfdInfoList ***tail = opaque;
-    HostMemoryBackend *backend;
-    GuestMemfdBlock *block;
-    GuestMemfdInfo *info;
-    int64_t allocated;
-    RAMBlock *rb;
-
-    if (!object_dynamic_cast(obj, TYPE_MEMORY_BACKEND)) {
-        return 0;
-    }
-    backend = MEMORY_BACKEND(obj);
-    if (!host_memory_backend_mr_inited(backend)) {
-        return 0;
-    }
-    rb = backend->mr.ram_block;
-    block = guest_memfd_of(rb);
-    if (!block && !(rb->flags & RAM_GUEST_MEMFD_MMAP)) {
-        return 0;
-    }
-    allocated = guest_memfd_allocated(block ? rb->guest_memfd : rb->fd, 0, 0);
-
-    info = g_new0(GuestMemfdInfo, 1);
-    info->id = g_strdup(object_get_canonical_path_component(obj));
-    info->mode = block ? GUEST_MEMFD_MODE_SPLIT : GUEST_MEMFD_MODE_SHARED;
-    info->size = backend->size;
-    info->conversion = block ? guest_memfd_query_conversion(block) : NULL;
-    info->has_allocated = allocated >= 0;
-    info->allocated = MAX(allocated, 0);
-    info->slots = kvm_gmem_query_slots(rb);
-    QAPI_LIST_APPEND(*tail, info);
-    return 0;
-}
-
-GuestMemfdInfoList *qmp_query_guest_memfd(Error **errp)
-{
-    GuestMemfdInfoList *list = NULL, **tail = &list;
-
-    object_child_foreach(object_get_objects_root(), guest_memfd_query, &tail);
-    return list;
 }
 
 static bool guest_memfd_backend_get_hugetlb(Object *obj, Error **errp)

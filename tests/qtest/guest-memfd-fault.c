@@ -13,6 +13,7 @@
  *              until a signal kicks the vCPU
  *   drop       fallocate() of a guest_memfd
  *   hole       fallocate() of another file
+ *   mincore    mincore()
  *   exit       KVM_RUN of the last vCPU, as KVM fails for a memory fault, with
  *              ERRNO for the fault's flags and at the guest address ADDRESS
  *
@@ -148,6 +149,17 @@ void *mmap64(void *addr, size_t len, int prot, int flags, int fd, off64_t off)
         vcpu_run = addr;
     }
     return addr;
+}
+
+int mincore(void *addr, size_t len, unsigned char *vec)
+{
+    int error = fault("mincore");
+
+    if (error) {
+        errno = error;
+        return -1;
+    }
+    return syscall(SYS_mincore, addr, len, vec);
 }
 
 /* A file descriptor's number may be used again for another file. */

@@ -1470,6 +1470,80 @@ static void fault_end(void)
     fault_disarm();
 }
 
+/*
+ * A query that does not look at each page of 512 GiB: mincore() does, and here
+ * fails.  The map shows that nothing is allocated.
+ */
+static void test_info_large(const void *opaque)
+{
+    g_autofree char *text = NULL, *empty = g_strnfill(64, '.');
+    QTestState *qts;
+    uint64_t line;
+    char *map;
+
+    fault_begin();
+    qts = start(&pc, "");
+    fault_end();
+    qtest_memset(qts, 2 * MiB, 0x5a, 64 * KiB);
+    object_add_ok(qts, "m", "{'size': 549755813888}");
+    fault_arm("mincore", ENOMEM, 0);
+    text = qtest_hmp(qts, "info guest-memfd");
+    fault_disarm();
+
+    g_assert_nonnull(strstr(text, "ram0: shared, 64 MiB"));
+    /* 64 KiB a character */
+    map = strstr(text, "  000000000000 ");
+    g_assert_nonnull(map);
+    g_assert_true(g_str_has_prefix(map + 15 + 31, ".s."));
+    map = strstr(text, "m: shared, 512 GiB, guest_memfd has 0 B, 0 of 0 ");
+    g_assert_nonnull(map);
+    g_assert_nonnull(strstr(map, "map, 512 MiB a character"));
+    for (line = 0; line < 512 * GiB; line += 32 * GiB) {
+        g_autofree char *row = g_strdup_printf("  %012" PRIx64 " %s", line,
+                                               empty);
+
+        g_assert_nonnull(strstr(map, row));
+    }
+    qtest_quit(qts);
+}
+
+/* A backend is made and deleted while another monitor asks for it. */
+static void test_query_deleted(const void *opaque)
+{
+    g_autofree char *path = g_strdup_printf("%s/qmp", tmpdir);
+    g_autofree char *args = g_strdup_printf("-qmp unix:%s,server=on,wait=off",
+                                            path);
+    QTestState *qts = start(&pc, args);
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    int qmp = socket(AF_UNIX, SOCK_STREAM, 0);
+    int i, fds;
+
+    pstrcpy(address.sun_path, sizeof(address.sun_path), path);
+    g_assert_cmpint(connect(qmp, (struct sockaddr *)&address,
+                            sizeof(address)), ==, 0);
+    qobject_unref(qmp_fd_receive(qmp));
+    qobject_unref(qmp_fd(qmp, "{'execute': 'qmp_capabilities'}"));
+    fds = count_fds(qts);
+    for (i = 0; i < 20; i++) {
+        QDict *rsp;
+
+        qmp_fd_send(qmp, "{'execute': 'query-guest-memfd'}");
+        object_add_ok(qts, "m", "{'size': 16777216, 'prealloc': true}");
+        rsp = qmp_fd_receive(qmp);
+        g_assert(qdict_haskey(rsp, "return"));
+        qobject_unref(rsp);
+        qmp_fd_send(qmp, "{'execute': 'query-guest-memfd'}");
+        object_del_ok(qts, "m");
+        rsp = qmp_fd_receive(qmp);
+        g_assert(qdict_haskey(rsp, "return"));
+        qobject_unref(rsp);
+    }
+    assert_fds(qts, fds);
+    close(qmp);
+    unlink(path);
+    qtest_quit(qts);
+}
+
 static void test_fault_create(const void *opaque)
 {
     const char *op = opaque;
@@ -1692,6 +1766,9 @@ int main(int argc, char **argv)
     add_machine_test("dimm", test_dimm, &q35_smm);
     add_test("virtio-mem", "static", test_virtio_mem, NULL, NEED_GMEM);
     add_test("virtio-mem", "dynamic", test_virtio_mem, "", NEED_GMEM);
+
+    add_test("query", "large", test_info_large, NULL, NEED_GMEM);
+    add_test("query", "deleted", test_query_deleted, NULL, NEED_GMEM);
 
     add_test("fault", "create", test_fault_create, "create", NEED_GMEM);
     add_test("fault", "mmap", test_fault_create, "mmap", NEED_GMEM);
