@@ -40,6 +40,7 @@ enum {
     NEED_UFFD = 1 << 4,
     NEED_NODES = 1 << 5,
     NEED_CACHESTAT = 1 << 6,
+    NEED_PROTECTED = 1 << 7,
 };
 
 static const struct {
@@ -53,6 +54,7 @@ static const struct {
     { NEED_UFFD, "the kernel has no userfaultfd" },
     { NEED_NODES, "the host has no NUMA node 1" },
     { NEED_CACHESTAT, "the kernel has no cachestat()" },
+    { NEED_PROTECTED, "KVM has no software-protected VMs" },
 };
 
 static unsigned has;
@@ -90,6 +92,10 @@ static void probe(void)
         has |= ret > 0 && (ret & flags) == flags ? NEED_GMEM : NEED_NO_GMEM;
         if (ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_X86_SMM) > 0) {
             has |= NEED_SMM;
+        }
+        if (ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_VM_TYPES) &
+            1 << KVM_X86_SW_PROTECTED_VM) {
+            has |= NEED_PROTECTED;
         }
         close(vm);
     }
@@ -1143,16 +1149,21 @@ typedef struct Untouched {
     const char *backend;
     const char *capabilities[3];        /* of the migration */
     const char *detection;              /* of zero pages */
+    bool protected;                     /* shared memory is a memfd */
 } Untouched;
 
-static const Untouched untouched_guest_memfd = { "guest-memfd", TYPE };
-static const Untouched untouched_memfd = { "memfd", MEMFD };
+static const Untouched untouched_dumps[] = {
+    { "guest-memfd", TYPE },
+    { "memfd", MEMFD },
+    { "protected", TYPE, .protected = true },
+};
 
 static const Untouched untouched_migrations[] = {
     { "guest-memfd/precopy", TYPE },
     { "guest-memfd/multifd", TYPE, { "multifd" } },
     { "guest-memfd/multifd-legacy", TYPE, { "multifd" }, "legacy" },
     { "guest-memfd/mapped-ram", TYPE, { "mapped-ram" } },
+    { "protected/precopy", TYPE, .protected = true },
     { "memfd/precopy", MEMFD },
     { "memfd/multifd", MEMFD, { "multifd" } },
 };
@@ -1161,9 +1172,17 @@ static QTestState *start_untouched(const Untouched *u, const char *extra)
 {
     /* memfd takes any accelerator. */
     return qtest_initf("-accel kvm -accel tcg -nodefaults -bios %s "
-                       "-machine pc,memory-backend=ram0 -m 64M "
-                       "-object %s,id=ram0,size=64M %s", bios, u->backend,
+                       "-machine pc,memory-backend=ram0%s -m 64M "
+                       "-object %s,id=ram0,size=64M %s", bios, u->protected ?
+                       ",confidential-guest-support=cgs0 "
+                       "-object sw-protected-guest,id=cgs0" : "", u->backend,
                        extra);
+}
+
+static unsigned need_of_untouched(const Untouched *u)
+{
+    return NEED_CACHESTAT | (u->protected ? NEED_PROTECTED :
+                             g_str_equal(u->backend, TYPE) ? NEED_GMEM : 0);
 }
 
 /* Where pairs of pages are, with holes around them; the patterns besides */
@@ -1754,13 +1773,14 @@ int main(int argc, char **argv)
         const Untouched *u = &untouched_migrations[i];
 
         add_test("untouched/migration", u->name, test_untouched_migration, u,
-                 NEED_CACHESTAT |
-                 (g_str_equal(u->backend, TYPE) ? NEED_GMEM : 0));
+                 need_of_untouched(u));
     }
-    add_test("untouched/dump", "guest-memfd", test_untouched_dump,
-             &untouched_guest_memfd, NEED_GMEM | NEED_CACHESTAT);
-    add_test("untouched/dump", "memfd", test_untouched_dump, &untouched_memfd,
-             NEED_CACHESTAT);
+    for (i = 0; i < ARRAY_SIZE(untouched_dumps); i++) {
+        const Untouched *u = &untouched_dumps[i];
+
+        add_test("untouched/dump", u->name, test_untouched_dump, u,
+                 need_of_untouched(u));
+    }
 
     add_machine_test("dimm", test_dimm, &pc);
     add_machine_test("dimm", test_dimm, &q35_smm);
