@@ -256,6 +256,8 @@ static void block_unregister_listener(RamDiscardManager *rdm,
 
 /* Blocks */
 
+static bool guards_access;      /* once set, it stays */
+
 bool guest_memfd_initially_private(void)
 {
     return current_machine->cgs && !current_machine->cgs->initially_shared;
@@ -289,6 +291,9 @@ GuestMemfdBlock *guest_memfd_block_create(RAMBlock *rb, Error **errp)
                          qemu_real_host_page_size(),
                          guest_memfd_initially_private());
     block->map.free_size = guest_memfd_shared_free_size(rb);
+    if (!block->map.initially_private) {
+        qatomic_set(&guards_access, true);
+    }
     return block;
 }
 
@@ -304,6 +309,11 @@ GuestMemfdBlock *guest_memfd_of(const RAMBlock *rb)
 }
 
 /* QEMU's own access */
+
+bool guest_memfd_guards_access(void)
+{
+    return qatomic_read(&guards_access);
+}
 
 /* Is the memory at @offset private?  Sets @size to how far the answer holds. */
 static bool block_private_run(const GuestMemfdBlock *block, uint64_t offset,
@@ -388,14 +398,19 @@ void *guest_memfd_dump(const MemoryRegion *mr, void *host, size_t *size,
 bool guest_memfd_balloon(RAMBlock *rb, uint64_t offset, uint64_t size)
 {
     GuestMemfdBlock *block = guest_memfd_of(rb);
-    const uint64_t end = offset + size;
-    uint64_t run;
+    uint64_t start, end, run;
 
     if (!block) {
         return false;
     }
     guest_memfd_lock();
-    guest_memfd_shared_balloon(rb, offset, size);
+    start = QEMU_ALIGN_UP(offset, rb->page_size);
+    end = QEMU_ALIGN_DOWN(offset + size, rb->page_size);
+    if (start < end) {
+        guest_memfd_shared_balloon(rb, start, end - start);
+    }
+    end = QEMU_ALIGN_DOWN(offset + size, block->map.page_size);
+    offset = QEMU_ALIGN_UP(offset, block->map.page_size);
     /* Where all is private at first, the guest has to accept what it gets. */
     for (; !block->map.initially_private &&
          (run = guest_memfd_map_next_run(&block->map, &offset, end, true));

@@ -76,6 +76,14 @@ bool guest_memfd_may_access(const MemoryRegion *mr, hwaddr offset,
                             hwaddr *size);
 
 /**
+ * guest_memfd_guards_access: can guest_memfd_may_access() say no in this VM?
+ *
+ * It cannot in VMs that start all private (SNP, TDX), nor in those without
+ * private memory.  Can be called by any thread.
+ */
+bool guest_memfd_guards_access(void);
+
+/**
  * guest_memfd_is_private: is any of a range private?
  * @rb: a RAM block, or NULL
  * @offset: in @rb, in bytes
@@ -114,8 +122,8 @@ void *guest_memfd_dump(const MemoryRegion *mr, void *host, size_t *size,
 /**
  * guest_memfd_balloon: the guest has given pages away, free them
  * @rb: a RAM block
- * @offset: in @rb, a multiple of its page size
- * @size: in bytes, a multiple of the block's page size
+ * @offset: in @rb, in bytes
+ * @size: in bytes; parts of pages at the ends are ignored
  *
  * Frees both halves, except shared memory that is reserved for this VM (see
  * guest_memfd_shared_drop()).  Private pages stay private, and are zero when

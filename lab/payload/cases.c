@@ -201,6 +201,17 @@ const struct test_case cases[] = {
       "base=,size=64K[,disk=0][,flight=1][,zero=1][,seed=]: each part of a "
       "request in private memory, at first or while a throttled disk has it" },
     { "balloon", run_balloon, "base=,size=[,deflate=1]: gives it to the balloon" },
+    { "report", run_report,
+      "base=,size=[,step=][,any=1][,queue=3][,broken=1]: reports to the balloon that it is "
+      "free" },
+    { "hint", run_hint,
+      "base=,size=[,step=][,any=1][,queue=3][,unasked=1]: hints that it is free, when a "
+      "migration asks" },
+    { "ring", run_ring,
+      "type=,base=: starts a virtio device with a queue that is there, and no "
+      "request" },
+    { "flush", run_flush, "has virtio-pmem write back its memory" },
+    { "bar", run_bar, "id=,at=: reads a register in the first BAR of a device" },
     { "self", run_self, "base=,size=8K: makes private the page that it runs on" },
     { "bench", run_bench,
       "base=,size=[,run=][,count=10]: says what conversions take, uniform or mixed" },

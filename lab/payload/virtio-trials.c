@@ -1,7 +1,7 @@
 /*
  * The payload's requests to virtio devices about private memory: rings and
  * buffers that are in private memory, or that become private while the device
- * works with them; and memory that is given to the balloon.
+ * works with them.
  */
 #include "virtio.h"
 
@@ -380,44 +380,4 @@ const char *run_virtio(void)
         return "no request was in flight: the disk must be throttled";
     }
     return why ?: clear();
-}
-
-/* Gives memory to the balloon, or takes it back. */
-const char *run_balloon(void)
-{
-    static struct desc desc[8] __attribute__((aligned(16)));
-    static uint16_t avail[16];
-    static uint16_t used[64] __attribute__((aligned(4)));
-    static uint32_t frames[256];
-    struct queue q = {
-        .number = arg("deflate", 0), .size = 8, .features = F_VERSION_1,
-        .desc = (uintptr_t)desc, .avail = (uintptr_t)avail,
-        .used = (uintptr_t)used,
-    };
-    struct device d;
-    uint64_t at, end;
-    const char *why = arg_pages("base", "size", &at, &end);
-
-    if (why) {
-        return why;
-    }
-    if (!virtio_find(VIRTIO_BALLOON, &d, 1)) {
-        return "there is no virtio-balloon-pci";
-    }
-    avail[1] = used[1] = 0;
-    virtio_set_up(&d, &q);
-    while (!why && at < end) {
-        uint32_t n = 0;
-
-        for (; n < 256 && at < end; at += PAGE_SIZE) {
-            frames[n++] = at / PAGE_SIZE;
-        }
-        desc[0] = (struct desc) { (uintptr_t)frames, 4 * n };
-        virtio_send(&d, &q, 0);
-        if (!virtio_wait(virtio_is_answered, &d, &q, LONG_WAIT)) {
-            why = "the balloon does not answer";
-        }
-    }
-    virtio_reset(&d);
-    return why;
 }

@@ -124,6 +124,9 @@ static void find_registers(unsigned slot, struct device *d)
             d->notify = pci_address(slot, at);
             d->multiplier = pci_field(slot, at + 16);
             break;
+        case 4:
+            d->config = pci_address(slot, at);
+            break;
         }
     }
     /* Memory space and bus mastering. */
@@ -241,6 +244,11 @@ bool virtio_wait(bool (*condition)(const struct queue *),
         pause();
     }
     return true;
+}
+
+uint32_t virtio_config(const struct device *d, unsigned at)
+{
+    return read32(d->config + at);
 }
 
 void virtio_random_access(const struct device *d, uint64_t r)

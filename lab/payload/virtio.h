@@ -14,7 +14,7 @@
 
 enum { DESC_NEXT = 1, DESC_WRITE = 2, DESC_INDIRECT = 4 };
 
-enum { VIRTIO_BLK = 2, VIRTIO_BALLOON = 5 };    /* types */
+enum { VIRTIO_BLK = 2, VIRTIO_BALLOON = 5, VIRTIO_PMEM = 27 };  /* types */
 
 enum { BLK_IN, BLK_OUT, SECTOR = 512 };
 
@@ -26,7 +26,7 @@ struct desc {
 
 struct device {
     unsigned type;
-    uint64_t common, notify;    /* addresses of registers */
+    uint64_t common, notify, config;    /* addresses of registers */
     uint32_t multiplier;
 };
 
@@ -65,6 +65,9 @@ bool virtio_wait(bool (*condition)(const struct queue *),
 /* What a device that need not answer gets, and one that has to. */
 #define SHORT_WAIT 300000000ULL
 #define LONG_WAIT  100000000000ULL
+
+/* A word of the device's own configuration. */
+uint32_t virtio_config(const struct device *d, unsigned at);
 
 /* Any access to a register of the common configuration. */
 void virtio_random_access(const struct device *d, uint64_t random);

@@ -170,6 +170,26 @@ class GuestMemfdDevices(GuestMemfdTest):
             self.assertEqual(file.read().strip(b'\0'), b'')
         self.assert_bound(vm)
 
+    def test_hint_ignored(self):
+        """Free page hints for memory that a migration passes over."""
+        path = os.path.join(self.socket_dir().name, 'ram')
+        vm, console = self.start(
+            'vm', '-m', '256M,slots=1,maxmem=1G',
+            '-object', 'memory-backend-ram,id=mem1,size=128M',
+            '-device', 'pc-dimm,memdev=mem1', '-object', 'iothread,id=io',
+            '-device', 'virtio-balloon-pci,free-page-hint=on,iothread=io',
+            backend=f'memory-backend-file,share=on,mem-path={path}',
+            payload='fill,base=4G,size=8M hint,base=64M,size=8M')
+        vm.cmd('migrate-set-capabilities', capabilities=[
+            {'capability': 'x-ignore-shared', 'state': True}])
+        # Slow enough for the DIMM's memory to keep it going.
+        vm.cmd('migrate-set-parameters', **{'max-bandwidth': 65536})
+        console.expect('^hint: ready')
+        vm.cmd('migrate', uri='exec:cat > /dev/null')
+        console.expect('^done 0 failed')
+        self.assertEqual(vm.cmd('query-migrate')['status'], 'active')
+        vm.cmd('migrate_cancel')
+
 
 GuestMemfdDevices.add_cases('hotplug', [
     (f'hotplug_{name}', machine) for name, machine in GuestMemfdDevices.MACHINES])

@@ -242,6 +242,74 @@ class GuestMemfdPrivateHostile(GuestMemfdTest):
         self.assertEqual(self.info(vm)['allocated'], 4 * MIB)
         self.assertEqual(self.conversion(vm)['private'], 8 * MIB)
 
+    def press_key(self, vm, console):
+        vm.cmd('send-key', keys=[{'type': 'qcode', 'data': 'a'}])
+        console.expect('^ok wait')
+
+    def shared(self, vm):
+        """Shared memory of the guest that the host has allocated."""
+        return sum(self.process_status(vm, key) for key in ('RssAnon', 'RssShmem'))
+
+    def report(self, backend):
+        """Pages that are reported free are freed in both halves, keep their
+        state and read as zeros; no request stops the device."""
+        vm, console = self.start(
+            'vm', '-device', 'virtio-balloon-pci,free-page-reporting=on',
+            backend=backend,
+            payload='fill,base=64M,size=8M convert,base=80M,size=8M,private=1 '
+                    'fill,base=80M,size=16M,seed=3 wait '
+                    'report,base=64M,size=4M,step=1M '
+                    # One piece of both, private and shared
+                    'report,base=80M,size=12M wait '
+                    'zero,base=64M,size=4M verify,base=68M,size=4M '
+                    'zero,base=80M,size=12M verify,base=92M,size=4M,seed=3 wait '
+                    # A part of a page is not freed.
+                    'fill,base=80M,size=16K,seed=4 '
+                    'report,base=0x5000800,size=0x2000 '
+                    'verify,base=80M,size=4K,seed=4 '
+                    'verify,base=0x5002000,size=8K,seed=4 '
+                    'report,base=64M,size=0,broken=1 '
+                    'report,base=64M,size=64M,any=1 '
+                    'fill,base=80M,size=4K report,base=80M,size=4K '
+                    'zero,base=80M,size=4K')
+        console.expect('^waiting')
+        self.assertEqual(self.info(vm)['allocated'], 8 * MIB)
+        before = self.shared(vm)
+        self.press_key(vm, console)
+        console.expect('^waiting')
+        self.assertEqual(self.info(vm)['allocated'], 0)
+        self.assertAlmostEqual(before - self.shared(vm), 8 * MIB, delta=512 * 1024)
+        self.press_key(vm, console)
+        console.expect('^waiting')
+        self.assertEqual(self.info(vm)['allocated'], 8 * MIB)
+        self.press_key(vm, console)
+        console.expect('^done 0 failed')
+        self.assertEqual(self.conversion(vm)['private'], 8 * MIB)
+
+    def test_hint(self):
+        """Free page hints: nothing the guest can name stops the device, or QEMU,
+        while a migration asks for them or at any other time."""
+        vm, console = self.start(
+            'vm', '-object', 'iothread,id=io', '-device',
+            'virtio-balloon-pci,free-page-hint=on,iothread=io',
+            payload='fill,base=64M,size=8M,seed=3 '
+                    'hint,base=64M,size=8M,step=1M,any=1 '
+                    'wait convert,base=80M,size=8M,private=1 '
+                    'fill,base=80M,size=8M,seed=3 '
+                    'hint,base=76M,size=16M,any=1,unasked=1 '
+                    'verify,base=80M,size=8M,seed=3')
+        # Slow enough not to end by itself.
+        vm.cmd('migrate-set-parameters', **{'max-bandwidth': 65536})
+        console.expect('^hint: ready')
+        vm.cmd('migrate', uri='exec:cat > /dev/null')
+        console.expect('^waiting')
+        self.assertEqual(vm.cmd('query-migrate')['status'], 'active')
+        vm.cmd('migrate_cancel')
+        self.wait_for('the migration is cancelled', lambda:
+                      vm.cmd('query-migrate')['status'] == 'cancelled')
+        self.press_key(vm, console)
+        console.expect('^done 0 failed')
+
     def virtio_mem(self, backend):
         """Cannot have memory with a private half, and says so."""
         vm = self.machine_vm(
@@ -254,6 +322,8 @@ class GuestMemfdPrivateHostile(GuestMemfdTest):
 GuestMemfdPrivateHostile.add_cases('virtio', GuestMemfdPrivateHostile.VIRTIO)
 GuestMemfdPrivateHostile.add_cases('balloon', (
     ('balloon', GMEM), ('balloon_ram', 'memory-backend-ram')))
+GuestMemfdPrivateHostile.add_cases('report', (
+    ('report', GMEM), ('report_ram', 'memory-backend-ram')))
 GuestMemfdPrivateHostile.add_cases('virtio_mem', (
     ('virtio_mem', GMEM), ('virtio_mem_ram', 'memory-backend-ram')))
 

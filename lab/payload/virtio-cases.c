@@ -1,0 +1,67 @@
+/*
+ * Small cases of the payload with one virtio device, or another.
+ */
+#include "virtio.h"
+
+/* Starts a device; what it makes of that is the test's business. */
+const char *run_ring(void)
+{
+    const uint64_t base = arg("base", 0);
+    struct queue q = {
+        .size = 8, .features = F_VERSION_1,
+        .desc = base, .avail = base + 256, .used = base + 512,
+    };
+    struct device d;
+
+    if (!virtio_find(arg("type", 0), &d, 1)) {
+        return "there is no such device";
+    }
+    virtio_set_up(&d, &q);
+    return NULL;
+}
+
+/* VIRTIO_PMEM_REQ_TYPE_FLUSH */
+const char *run_flush(void)
+{
+    static struct desc desc[2] __attribute__((aligned(16)));
+    static uint16_t avail[8];
+    static uint16_t used[12] __attribute__((aligned(4)));
+    static uint32_t type, result;
+    struct queue q = {
+        .size = 2, .features = F_VERSION_1, .desc = (uintptr_t)desc,
+        .avail = (uintptr_t)avail, .used = (uintptr_t)used,
+    };
+    struct device d;
+
+    if (!virtio_find(VIRTIO_PMEM, &d, 1)) {
+        return "there is no virtio-pmem-pci";
+    }
+    type = 0;
+    result = -1;
+    avail[1] = used[1] = 0;
+    desc[0] = (struct desc) { (uintptr_t)&type, 4, DESC_NEXT, 1 };
+    desc[1] = (struct desc) { (uintptr_t)&result, 4, DESC_WRITE };
+    virtio_set_up(&d, &q);
+    virtio_send(&d, &q, 0);
+    if (!virtio_wait(virtio_is_answered, &d, &q, LONG_WAIT)) {
+        return "virtio-pmem does not answer";
+    }
+    virtio_reset(&d);
+    return __atomic_load_n(&result, __ATOMIC_ACQUIRE) ? "the flush failed" : NULL;
+}
+
+const char *run_bar(void)
+{
+    for (unsigned slot = 0; slot < 32; slot++) {
+        if (pci_read(slot, 0) == arg("id", 0)) {
+            uint64_t bar = (pci_read(slot, 0x10) & ~15u) |
+                           (uint64_t)pci_read(slot, 0x14) << 32;
+            volatile uint32_t *at = (uint32_t *)(bar + arg("at", 0));
+
+            pci_write(slot, 4, pci_read(slot, 4) | 2);
+            say("bar: %x\n", (uint64_t)*at);
+            return NULL;
+        }
+    }
+    return "there is no such device";
+}
