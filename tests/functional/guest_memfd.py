@@ -12,6 +12,9 @@
 import logging
 import os
 import re
+import socket
+import struct
+import threading
 import time
 
 from qemu_test import QemuSystemTest
@@ -108,6 +111,74 @@ class Console:
     def number(self, command, timeout=120):
         """As run(), for a command that prints one number."""
         return int(self.run(command, timeout))
+
+
+class VhostUserPeer(threading.Thread):
+    """A vhost-user daemon that agrees to all, and does nothing with it; or ends
+    when it gets the request @fatal."""
+
+    GET_FEATURES, SET_MEM_TABLE, GET_VRING_BASE = 1, 5, 11
+    GET_PROTOCOL_FEATURES = 15
+    FEATURES = 1 << 32 | 1 << 30        # version 1, protocol features
+    REPLY_ACK = 1 << 3
+    REPLY, NEED_REPLY = 4, 8            # flags
+
+    def __init__(self, path, fatal=None, protocol=REPLY_ACK):
+        super().__init__(daemon=True)
+        self.fatal = fatal
+        self.protocol = protocol
+        self.requests = []
+        self.server = socket.socket(socket.AF_UNIX)
+        self.server.bind(path)
+        self.server.listen()
+        self.peer = None
+        self.start()
+
+    def receive(self, size):
+        data = b''
+        while len(data) < size:
+            piece, fds, *_ = socket.recv_fds(self.peer, size - len(data), 16)
+            for fd in fds:
+                os.close(fd)
+            if not piece:
+                raise EOFError
+            data += piece
+        return data
+
+    def answer(self, request, flags, payload):
+        if request == self.GET_FEATURES:
+            payload = struct.pack('=Q', self.FEATURES)
+        elif request == self.GET_PROTOCOL_FEATURES:
+            payload = struct.pack('=Q', self.protocol)
+        elif request != self.GET_VRING_BASE:
+            if not flags & self.NEED_REPLY:
+                return
+            payload = struct.pack('=Q', 0)
+        self.peer.sendall(struct.pack('=III', request, 1 | self.REPLY,
+                                      len(payload)) + payload)
+
+    def run(self):
+        try:
+            self.peer = self.server.accept()[0]
+            while True:
+                request, flags, size = struct.unpack('=III', self.receive(12))
+                payload = self.receive(size)
+                self.requests.append(request)
+                if request == self.fatal:
+                    break
+                self.answer(request, flags, payload)
+        except (EOFError, OSError):
+            pass
+        self.close()
+
+    def close(self):
+        """Ends the connection, if there is one."""
+        self.server.close()
+        if self.peer:
+            try:
+                self.peer.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
 
 
 class GuestMemfdTest(QemuSystemTest):

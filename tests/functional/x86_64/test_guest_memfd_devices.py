@@ -10,7 +10,7 @@ import hashlib
 import os
 import subprocess
 
-from guest_memfd import GuestMemfdTest, MEMTOTAL, MIB
+from guest_memfd import GuestMemfdTest, MEMTOTAL, MIB, VhostUserPeer
 
 
 class GuestMemfdDevices(GuestMemfdTest):
@@ -170,6 +170,21 @@ class GuestMemfdDevices(GuestMemfdTest):
             self.assertEqual(file.read().strip(b'\0'), b'')
         self.assert_bound(vm)
 
+    def vhost_user_refuses(self, protocol):
+        """A daemon that ends when it gets a guest_memfd: QEMU says why."""
+        path = os.path.join(self.socket_dir().name, 'vhost')
+        peer = VhostUserPeer(path, VhostUserPeer.SET_MEM_TABLE, protocol)
+        self.addCleanup(peer.close)
+        vm, console = self.start(
+            'vm', '-chardev', f'socket,id=fs,path={path}',
+            '-device', 'vhost-user-fs-pci,id=fs0,chardev=fs,tag=fs', payload='ring,type=26,base=32M hello')
+        console.expect('^done 0 failed')
+        self.assertIn(peer.SET_MEM_TABLE, peer.requests)
+        self.assertEqual(vm.cmd('query-status')['status'], 'running')
+        vm.shutdown()
+        self.assertRegex(vm.get_log(), "vhost-user device .*fs0.* cannot use "
+                         "guest_memfd, which 'ram0' is made of: use memory-backend-memfd")
+
     def test_hint_ignored(self):
         """Free page hints for memory that a migration passes over."""
         path = os.path.join(self.socket_dir().name, 'ram')
@@ -191,6 +206,9 @@ class GuestMemfdDevices(GuestMemfdTest):
         vm.cmd('migrate_cancel')
 
 
+GuestMemfdDevices.add_cases('vhost_user_refuses', (
+    ('vhost_user_refuses', VhostUserPeer.REPLY_ACK),
+    ('vhost_user_refuses_silently', 0)))
 GuestMemfdDevices.add_cases('hotplug', [
     (f'hotplug_{name}', machine) for name, machine in GuestMemfdDevices.MACHINES])
 

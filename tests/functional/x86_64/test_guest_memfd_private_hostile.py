@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 
-from guest_memfd import GuestMemfdTest, MIB, SLOW
+from guest_memfd import GuestMemfdTest, MIB, SLOW, VhostUserPeer
 
 GMEM = 'memory-backend-guest-memfd'
 LINUX_STARTED = 'guest: ready'
@@ -309,6 +309,29 @@ class GuestMemfdPrivateHostile(GuestMemfdTest):
                       vm.cmd('query-migrate')['status'] == 'cancelled')
         self.press_key(vm, console)
         console.expect('^done 0 failed')
+
+    def test_vhost_user(self):
+        """A ring in private memory is not started, and memory that changes, or
+        a daemon that ends, harms nobody."""
+        path = os.path.join(self.socket_dir().name, 'vhost')
+        peer = VhostUserPeer(path)
+        self.addCleanup(peer.close)
+        up = 'ring,type=26,base={} shadow '
+        vm, console = self.start(
+            'vm', '-chardev', f'socket,id=fs,path={path}',
+            '-device', 'vhost-user-fs-pci,chardev=fs,tag=fs,iommu_platform=off',
+            payload='convert,base=80M,size=8K,private=1 ' + up.format('80M')
+                    + up.format('0x5001f00') + up.format('64M')
+                    + 'convert,base=64M,size=4K,private=1 shadow '
+                      'convert,base=64M,size=4K,private=0 shadow wait '
+                      'convert,base=64M,size=4K,private=1 shadow '
+                    + up.format('80M') + up.format('96M'))
+        console.expect('^waiting')
+        self.assertIn(peer.SET_MEM_TABLE, peer.requests)
+        peer.close()
+        self.press_key(vm, console)
+        console.expect('^done 0 failed')
+        self.assertEqual(vm.cmd('query-status')['status'], 'running')
 
     def virtio_mem(self, backend):
         """Cannot have memory with a private half, and says so."""
