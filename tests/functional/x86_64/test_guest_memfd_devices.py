@@ -185,6 +185,27 @@ class GuestMemfdDevices(GuestMemfdTest):
         self.assertRegex(vm.get_log(), "vhost-user device .*fs0.* cannot use "
                          "guest_memfd, which 'ram0' is made of: use memory-backend-memfd")
 
+    def test_pmem_flush(self):
+        """There is nothing to write back, which is no error."""
+        vm, console = self.start(
+            'vm', '-m', '256M,maxmem=1G,slots=2',
+            '-object', 'memory-backend-guest-memfd,id=mem1,size=16M',
+            '-device', 'virtio-pmem-pci,memdev=mem1', payload='flush flush')
+        console.expect('^done 0 failed')
+        self.assert_bound(vm, 'mem1')
+
+    def test_msync(self):
+        """The same for msync(), for an NVMe drive's memory region when the guest
+        reads PMRSTS."""
+        vm, console = self.start(
+            'vm', '-object', 'memory-backend-guest-memfd,id=mem1,size=16M',
+            '-blockdev', 'null-co,node-name=disk,read-zeroes=on',
+            '-device', 'nvme,serial=1,drive=disk,pmrdev=mem1',
+            payload='bar,id=0x101b36,at=0xe08')
+        console.expect('^done 0 failed')
+        vm.shutdown()
+        self.assertNotIn('failed to sync', vm.get_log())
+
     def test_hint_ignored(self):
         """Free page hints for memory that a migration passes over."""
         path = os.path.join(self.socket_dir().name, 'ram')
