@@ -7,13 +7,13 @@
 # Copyright (c) 2026 The qemu-gmem developers
 
 import os
-import re
 import subprocess
 
 from guest_memfd import GuestMemfdTest, MIB
 
 EIO = 5
 AREA = 'base=32M,size=64K'
+KVM_SET_USER_MEMORY_REGION2 = 0x40a0ae49
 DIMM = 4 << 30      # where the first one is
 DIMM_AREA = 'base=4G,size=2M'
 
@@ -133,7 +133,7 @@ class GuestMemfdPrivateReset(GuestMemfdTest):
         """A DIMM that is plugged again is as new."""
         vm, console = self.start(
             'vm', '-m', 'slots=2,maxmem=8G', '-trace', 'kvm_gmem_set_attribute',
-            '-trace', 'kvm_set_user_memory',
+            '-trace', 'kvm_set_user_memory', '-trace', 'kvm_vm_ioctl',
             payload=f'wait convert,{DIMM_AREA},private=1 '
                     f'fill,{DIMM_AREA},seed=3 wait zero,{DIMM_AREA} dma,at=4G '
                     f'convert,{DIMM_AREA},private=1 zero,{DIMM_AREA}')
@@ -164,14 +164,17 @@ class GuestMemfdPrivateReset(GuestMemfdTest):
             vm.cmd('cont')
         console.expect('^done 0 failed')
         vm.shutdown()
-        # No vCPU finds a private page where there is no slot any more.
-        log = vm.get_log()
-        shared = re.search(rf'kvm_gmem_set_attribute start {DIMM:#x} .* private 0',
-                           log)
-        deleted = re.search(rf'kvm_set_user_memory .*gpa={DIMM:#x} size=0x0 ', log)
-        self.assertIsNotNone(shared, log)
-        self.assertIsNotNone(deleted, log)
-        self.assertLess(shared.start(), deleted.start())
+        # Deleting the slot comes last: before that, its pages are made shared,
+        # so that no vCPU finds a private page where there is no slot any more.
+        lines = [line for line in vm.get_log().splitlines()
+                 if 'kvm_vm_ioctl' in line or 'kvm_gmem_set_attribute' in line
+                 or f'gpa={DIMM:#x} size=0x0 ' in line]
+        deleted = [i for i, line in enumerate(lines)
+                   if 'kvm_set_user_memory' in line][0]
+        self.assertIn(f'type {KVM_SET_USER_MEMORY_REGION2:#x}',
+                      lines[deleted - 1], lines)
+        self.assertRegex(lines[deleted - 2],
+                         f'kvm_gmem_set_attribute start {DIMM:#x} .*private 0')
 
 
 GuestMemfdPrivateReset.add_cases('suspend', (('suspend_q35', 'q35'),
