@@ -232,8 +232,11 @@ static void block_register_listener(RamDiscardManager *rdm,
     ret = block_for_each(block, section, false, notify_populate, rdl);
     guest_memfd_unlock();
     if (ret) {
-        error_report("Shared memory of %s could not be made known to a new "
-                     "user: %s", block->rb->idstr, strerror(-ret));
+        /* Once: the guest can have its memory mapped anew at will. */
+        error_report_once_cond(&block->told, "Not all shared memory of %s could "
+                               "be mapped for a device, which cannot access "
+                               "the rest: %s", block->rb->idstr,
+                               strerror(-ret));
     }
 }
 
@@ -306,6 +309,20 @@ void guest_memfd_block_destroy(GuestMemfdBlock *block)
 GuestMemfdBlock *guest_memfd_of(const RAMBlock *rb)
 {
     return rb ? rb->guest_memfd_block : NULL;
+}
+
+static NotifierWithReturnList plug_notifiers =
+    NOTIFIER_WITH_RETURN_LIST_INITIALIZER(plug_notifiers);
+
+void guest_memfd_add_plug_notifier(NotifierWithReturn *notifier)
+{
+    notifier_with_return_list_add(&plug_notifiers, notifier);
+}
+
+bool guest_memfd_check_plug(MemoryRegion *mr, Error **errp)
+{
+    return !guest_memfd_of(mr->ram_block) ||
+           !notifier_with_return_list_notify(&plug_notifiers, mr, errp);
 }
 
 /* QEMU's own access */

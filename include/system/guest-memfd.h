@@ -16,6 +16,7 @@
 
 #include "exec/hwaddr.h"
 #include "qapi/qapi-types-guest-memfd.h"
+#include "qemu/notify.h"
 #include "qom/object.h"
 #include "system/guest-memfd-map.h"
 #include "system/memory.h"
@@ -30,6 +31,7 @@ struct GuestMemfdBlock {
     RAMBlock *rb;
     GuestMemfdMap map;
     QLIST_HEAD(, RamDiscardListener) listeners;
+    bool told;                  /* that a listener could not get all memory */
 };
 
 /**
@@ -59,6 +61,24 @@ void guest_memfd_block_destroy(GuestMemfdBlock *block);
  * @rb: the block, or NULL
  */
 GuestMemfdBlock *guest_memfd_of(const RAMBlock *rb);
+
+/**
+ * guest_memfd_add_plug_notifier: be asked before memory is plugged
+ * @notifier: gets the MemoryRegion, which can have private memory; returns
+ *     non-zero, and sets the error, if it cannot have any more of such memory
+ *
+ * Called with the BQL held, as the notifier is.
+ */
+void guest_memfd_add_plug_notifier(NotifierWithReturn *notifier);
+
+/**
+ * guest_memfd_check_plug: can the memory of a device be plugged?
+ * @mr: its memory, not yet mapped into the address space
+ * @errp: says why not
+ *
+ * Returns: false if a notifier refuses it
+ */
+bool guest_memfd_check_plug(MemoryRegion *mr, Error **errp);
 
 /**
  * guest_memfd_may_access: may QEMU and its devices access guest memory?

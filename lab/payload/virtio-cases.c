@@ -47,7 +47,8 @@ const char *run_flush(void)
         return "virtio-pmem does not answer";
     }
     virtio_reset(&d);
-    return __atomic_load_n(&result, __ATOMIC_ACQUIRE) ? "the flush failed" : NULL;
+    return __atomic_load_n(&result, __ATOMIC_ACQUIRE) ? "the flush failed"
+                                                      : NULL;
 }
 
 const char *run_bar(void)
@@ -56,10 +57,10 @@ const char *run_bar(void)
         if (pci_read(slot, 0) == arg("id", 0)) {
             uint64_t bar = (pci_read(slot, 0x10) & ~15u) |
                            (uint64_t)pci_read(slot, 0x14) << 32;
-            volatile uint32_t *at = (uint32_t *)(bar + arg("at", 0));
+            uint32_t *at = (uint32_t *)(bar + arg("at", 0));
 
             pci_write(slot, 4, pci_read(slot, 4) | 2);
-            say("bar: %x\n", (uint64_t)*at);
+            say("bar: %x\n", (uint64_t)__atomic_load_n(at, __ATOMIC_RELAXED));
             return NULL;
         }
     }

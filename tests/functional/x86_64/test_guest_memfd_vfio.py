@@ -14,6 +14,7 @@ import resource
 import time
 
 from qemu.machine.machine import VMLaunchFailure
+from qemu.qmp import ExecuteError
 from guest_memfd import GuestMemfdTest, MIB
 
 EDU = ('0x1234', '0x11e8')
@@ -137,9 +138,6 @@ class GuestMemfdVfio(GuestMemfdTest):
         vm.launch()
         console = self.console(vm)
 
-        def press_key():
-            vm.cmd('send-key', keys=[{'type': 'qcode', 'data': 'a'}])
-
         def limit_locked(limit):
             resource.prlimit(vm.get_pid(), resource.RLIMIT_MEMLOCK,
                              (limit, resource.RLIM_INFINITY))
@@ -148,10 +146,10 @@ class GuestMemfdVfio(GuestMemfdTest):
         # Half of the pages can be mapped.
         limit_locked(self.process_status(vm, 'VmPin' if iommufd else 'VmLck')
                      + 32 * 1024)
-        press_key()
+        self.press_key(vm)
         console.expect('^waiting')
         limit_locked(resource.RLIM_INFINITY)
-        press_key()
+        self.press_key(vm)
         console.expect('^done 0 failed')
         self.assertEqual([(failure['errno'], failure['count']) for failure in
                           self.info(vm)['conversion']['failures']], [(12, 1)])
@@ -162,6 +160,70 @@ class GuestMemfdVfio(GuestMemfdTest):
                              payload='hello')
         vm._wrapper = limited(limit)
         self.assert_refused(vm, message)
+
+    def viommu(self, viommu, first):
+        """A device behind a vIOMMU would keep private memory mapped."""
+        args = [['-device', viommu], self.device(0, True)]
+        vm = self.machine_vm('vm', *args[not first], *args[first], memory=64,
+                             payload='hello')
+        self.assert_refused(vm, 'behind a vIOMMU')
+
+    def test_viommu_hotplug(self):
+        """The same for a device that comes later; emulated ones work."""
+        host = os.path.basename(self.edu[0])
+        vm, console = self.start('vm', '-device', 'intel-iommu', '-device',
+                                 'edu', '-device', 'pcie-root-port,id=root1',
+                                 memory=64, payload='edu,at=33M,via=32M wait')
+        console.expect('^ok edu')
+        with self.assertRaisesRegex(ExecuteError, 'behind a vIOMMU'):
+            vm.cmd('device_add', driver='vfio-pci', host=host, bus='root1')
+        self.press_key(vm)
+        console.expect('^done 0 failed')
+
+    @staticmethod
+    def press_key(vm):
+        vm.cmd('send-key', keys=[{'type': 'qcode', 'data': 'a'}])
+
+    def plug(self, vm, size):
+        vm.cmd('object-add', args_dict={
+            'qom-type': 'memory-backend-ram', 'id': 'mem1', 'size': size * MIB})
+        vm.cmd('device_add', driver='pc-dimm', id='dimm1', memdev='mem1')
+
+    def test_plug_limit(self):
+        """A DIMM for which VFIO has not enough mappings is refused, and nothing
+        is changed; a smaller one is not."""
+        vm, console = self.start(
+            'vm', *self.device(0, False), '-m', '64M,maxmem=2G,slots=4', memory=64,
+            payload=f'wait {DMA} edu,at=4G,via=32M')
+        console.expect('^waiting')
+        with self.assertRaisesRegex(ExecuteError, 'dma_entry_limit'):
+            self.plug(vm, 256)
+        self.assertEqual(vm.cmd('query-memory-devices'), [])
+        vm.cmd('object-del', id='mem1')
+        self.plug(vm, 32)
+        self.press_key(vm)
+        console.expect('^done 0 failed')
+
+    def test_plug_iommufd(self):
+        """There is no such limit with iommufd."""
+        vm, console = self.start(
+            'vm', *self.device(0, True), '-m', '64M,maxmem=2G,slots=4', memory=64,
+            payload='wait edu,at=4G,via=32M edu,at=0x10fff0000,via=32M')
+        console.expect('^waiting')
+        self.plug(vm, 256)
+        self.press_key(vm)
+        console.expect('^done 0 failed')
+
+    def test_bar_limit(self):
+        """Memory that the guest maps itself cannot be refused; what VFIO has no
+        mappings for, the device cannot access, but the VM lives."""
+        vm, console = self.start(
+            'vm', *self.device(0, False), '-object',
+            'memory-backend-ram,id=mem1,size=256M,share=on',
+            '-device', 'ivshmem-plain,memdev=mem1', memory=64, payload=DMA)
+        console.expect('^done 0 failed')
+        vm.shutdown()
+        self.assertRegex(vm.get_log(), 'dma_entry_limit|DMA mappings')
 
     def plain(self, iommufd):
         """In a VM without private memory, too."""
@@ -190,6 +252,13 @@ GuestMemfdVfio.add_cases('refused', (
     ('refused_limit', False, 'unlimited', 256, 'dma_entry_limit'),
     ('refused_type1', False, 32 * MIB, 64, 'cannot map its memory for DMA'),
     ('refused_iommufd', True, 32 * MIB, 64, 'cannot map its memory for DMA'),
+))
+GuestMemfdVfio.add_cases('viommu', (
+    ('viommu_intel', 'intel-iommu', True),
+    ('viommu_intel_last', 'intel-iommu', False),
+    ('viommu_amd', 'amd-iommu', True),
+    ('viommu_virtio', 'virtio-iommu-pci', True),
+    ('viommu_virtio_last', 'virtio-iommu-pci', False),
 ))
 GuestMemfdVfio.add_cases('plain', (('plain_type1', False),
                                    ('plain_iommufd', True)))
