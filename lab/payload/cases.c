@@ -160,6 +160,26 @@ void turn_shadow_ram(void)
     pci_write(0, pam, before);
 }
 
+/* What a device needs to be told: an ejection, a reset. */
+static const char *run_out(void)
+{
+    uint64_t port = arg("port", 0), value = arg("value", 0);
+
+    switch (arg("size", 1)) {
+    case 1:
+        outb(port, value);
+        return NULL;
+    case 2:
+        outw(port, value);
+        return NULL;
+    case 4:
+        outl(port, value);
+        return NULL;
+    default:
+        return "size= must be 1, 2 or 4";
+    }
+}
+
 static const char *run_shadow(void)
 {
     turn_shadow_ram();
@@ -177,6 +197,7 @@ const struct test_case cases[] = {
     { "suspend", run_suspend, "to RAM; goes on when the machine wakes up" },
     { "wait", run_wait, "for a key" },
     { "shadow", run_shadow, "turns shadow RAM over, twice" },
+    { "out", run_out, "port=,value=[,size=1]: writes to an I/O port" },
     { "smp", run_smp, "[cpus=][,count=10000]: all processors count, with a lock" },
     { "cpuid-map-gpa", run_cpuid_map_gpa, "does KVM say that it has the hypercall?" },
     { "convert", run_convert,
@@ -217,5 +238,9 @@ const struct test_case cases[] = {
       "base=,size=[,run=][,count=10]: says what conversions take, uniform or mixed" },
     { "churn", run_churn,
       "base=,size=[,step=2M][,count=10]: back and forth, and written to each time" },
+    { "serve", run_serve, "runs the cases that come on the first serial port" },
+    { "toggle", run_toggle,
+      "base=,size=[,cpus=]: all processors but one convert, until the case calm" },
+    { "calm", run_calm, "ends the case toggle" },
     { NULL }
 };

@@ -325,21 +325,11 @@ static const char *run_case(const char *word)
     return "there is no such case";
 }
 
-void payload_main(const struct start_info *info)
+uint64_t run_cases(const char *s)
 {
-    const char *s = (const char *)info->command_line;
     uint64_t failed = 0;
 
-    set_up_exceptions();
-    /* Out of the way of what a case may write. */
-    for (size_t i = 0; s && s[i] && i < sizeof(case_list) - 1; i++) {
-        case_list[i] = s[i];
-    }
-    if (!case_list[0]) {
-        read_fw_cfg();
-    }
-
-    for (s = case_list; *s; ) {
+    while (*s) {
         if (is_space(*s)) {
             s++;
             continue;
@@ -355,5 +345,20 @@ void payload_main(const struct start_info *info)
             s++;
         }
     }
-    finish(failed);
+    return failed;
+}
+
+void payload_main(const struct start_info *info)
+{
+    const char *s = (const char *)info->command_line;
+
+    set_up_exceptions();
+    /* Out of the way of what a case may write. */
+    for (size_t i = 0; s && s[i] && i < sizeof(case_list) - 1; i++) {
+        case_list[i] = s[i];
+    }
+    if (!case_list[0]) {
+        read_fw_cfg();
+    }
+    finish(run_cases(case_list));
 }

@@ -41,6 +41,9 @@ extern char payload_end[];                      /* from the linker script */
 
 /* main.c */
 
+/* Runs a list of cases, and says how each ended; returns how many failed. */
+uint64_t run_cases(const char *s);
+
 /* A number of the case that runs, as in "fill,base=1G,size=0x1000". */
 uint64_t arg(const char *key, uint64_t otherwise);
 
@@ -92,6 +95,14 @@ const char *arg_cpus(unsigned *cpus);
 void on_all_cpus(unsigned n, void (*function)(unsigned cpu, void *opaque),
                  void *opaque);
 
+/*
+ * The same on the first n but this one, and returns at once; returns after the
+ * last.
+ */
+void start_others(unsigned n, void (*function)(unsigned cpu, void *opaque),
+                  void *opaque);
+void wait_for_others(void);
+
 unsigned this_cpu(void);
 
 struct interrupt_frame;
@@ -103,7 +114,8 @@ void ap_main(unsigned cpu);
 enum {
     HC_MAP_GPA_RANGE = 12,
     MAP_GPA_PRIVATE = 0x10,
-    GUEST_EINVAL = -22,         /* KVM's statuses for guests */
+    GUEST_EBUSY = -16,          /* KVM's statuses for guests */
+    GUEST_EINVAL = -22,
     GUEST_ENOSYS = -1000,
 };
 
@@ -185,6 +197,9 @@ const char *run_fuzz(void);
 const char *run_bench(void);
 const char *run_churn(void);
 const char *run_suspend(void);
+const char *run_serve(void);
+const char *run_toggle(void);
+const char *run_calm(void);
 
 /* Instructions */
 

@@ -160,20 +160,33 @@ const char *arg_cpus(unsigned *cpus)
     return NULL;
 }
 
-void on_all_cpus(unsigned n, void (*function)(unsigned cpu, void *opaque),
-                 void *opaque)
+void start_others(unsigned n, void (*function)(unsigned cpu, void *opaque),
+                  void *opaque)
 {
     job.function = function;
     job.opaque = opaque;
     job.cpus = n;
     job.done = 0;
+    __atomic_fetch_add(&job.number, 1, __ATOMIC_RELEASE);
+    write_apic(APIC_COMMAND, OTHERS_FIXED | WAKE_VECTOR);
+}
+
+void wait_for_others(void)
+{
+    while (__atomic_load_n(&job.done, __ATOMIC_ACQUIRE) != ready) {
+        pause();
+    }
+}
+
+void on_all_cpus(unsigned n, void (*function)(unsigned cpu, void *opaque),
+                 void *opaque)
+{
     if (n > 1) {
-        __atomic_fetch_add(&job.number, 1, __ATOMIC_RELEASE);
-        write_apic(APIC_COMMAND, OTHERS_FIXED | WAKE_VECTOR);
+        start_others(n, function, opaque);
     }
     function(0, opaque);
-    while (n > 1 && __atomic_load_n(&job.done, __ATOMIC_ACQUIRE) != ready) {
-        pause();
+    if (n > 1) {
+        wait_for_others();
     }
 }
 
