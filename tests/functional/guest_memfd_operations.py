@@ -1,0 +1,674 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# What QEMU can be asked to do with a guest's memory, for the tests of
+# test_guest_memfd_private_meetings.py
+#
+# Copyright (c) 2026 The qemu-gmem developers
+#
+# An operation begins with start(), which raises Refused if QEMU refuses it, and
+# ends with finish(), which returns the guest to go on with.  Between the two it
+# is held, if it can be: by a peer that does not read on, by a bandwidth that is
+# next to nothing, or as it waits for a command.  So nothing depends on how fast
+# the guest, QEMU or the test is.
+
+import json
+import os
+import re
+import socket
+import threading
+import time
+
+from qemu.qmp import ExecuteError
+from guest_memfd import MIB
+
+# The guest's memory.  A migration sends it by address, so what is below the
+# ballast has been sent when a part of the ballast has.
+SHARED = (16 * MIB, 1 * MIB)
+PRIVATE = (24 * MIB, 256 * 1024)
+TOGGLED = (28 * MIB, 32 * 1024)
+BALLAST = (32 * MIB, 8 * MIB)
+MEMORY = 64
+
+HELD_AT = 4 * MIB       # bytes that a migration has sent when it is held
+RATE = 400 * 1024       # bytes in a second: the ballast alone takes 20 s
+
+
+def extent(where):
+    return f'base={where[0]},size={where[1]}'
+
+
+class Refused(Exception):
+    """QEMU says no, and why."""
+
+
+class Guest:
+    """A VM that runs the cases it is given."""
+
+    def __init__(self, test, vm):
+        self.vm = vm
+        self.path = test.payload_output[vm]
+        self.console = test.console(vm)
+
+    def join(self, test):
+        """In another test than the one that has started it."""
+        self.console.test = test
+        self.console.file = open(self.path, 'rb')   # pylint: disable=consider-using-with
+        self.console.file.seek(self.read)
+        test.addCleanup(self.console.file.close)
+
+    def leave(self):
+        self.read = self.console.file.tell()
+
+    def send(self, words):
+        self.vm.console_socket.sendall(words.encode() + b'\n')
+
+    def run(self, words):
+        self.send(words)
+        self.console.expect('^served$')
+
+    def cmd(self, command, **args):
+        try:
+            return self.vm.cmd(command, args_dict={
+                key.replace('_', '-'): value for key, value in args.items()})
+        except ExecuteError as e:
+            raise Refused(str(e)) from None
+
+    def hmp(self, line):
+        return self.vm.cmd('human-monitor-command', command_line=line).strip()
+
+    def status(self):
+        return self.vm.cmd('query-status')['status']
+
+
+class Operation:
+    held = False
+    guest_runs = True   # while it is held
+    # Afterwards
+    resets = False      # all memory is shared, and the guest has begun anew
+    restores = False    # the memory is as it was when the guest was prepared
+
+    def __init__(self, test, guest, row):
+        self.test = test
+        self.guest = guest
+        self.row = row
+
+    def prepare(self):
+        """Before anything is private."""
+
+    def start(self):
+        raise NotImplementedError
+
+    def finish(self):
+        return self.guest
+
+    def private_size(self):
+        return self.test.private_size(self.guest)
+
+
+class Relay:
+    """Carries a migration from a socket to another; holds it after so many bytes."""
+
+    def __init__(self, path, target, most):
+        self.target = target
+        self.most = most
+        self.passed = 0
+        self.go_on = threading.Event()
+        self.lock = threading.Lock()
+        self.sockets = [socket.socket(socket.AF_UNIX)]
+        self.sockets[0].bind(path)
+        self.sockets[0].listen()
+        self.run(self.accept)
+
+    @staticmethod
+    def run(function, *args):
+        threading.Thread(target=function, args=args, daemon=True).start()
+
+    def accept(self):
+        try:
+            while True:
+                source, _ = self.sockets[0].accept()
+                target = socket.socket(socket.AF_UNIX)
+                target.connect(self.target)
+                self.sockets += source, target
+                self.run(self.copy, source, target, True)
+                self.run(self.copy, target, source, False)
+        except OSError:
+            pass        # closed
+
+    def copy(self, source, target, hold):
+        try:
+            while True:
+                if hold and self.passed >= self.most:
+                    self.go_on.wait()
+                data = source.recv(65536)
+                if not data:
+                    target.shutdown(socket.SHUT_WR)
+                    return
+                if hold:
+                    with self.lock:
+                        self.passed += len(data)
+                target.sendall(data)
+        except OSError:
+            pass
+
+    def close(self):
+        self.go_on.set()
+        for sock in self.sockets:
+            sock.close()
+
+
+class Migrate(Operation):
+    """Over a socket or, with "file", to a file and from there."""
+    held = True
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.target = self.relay = None
+        self.capabilities = self.row.get('capabilities', [])
+        self.parameters = self.row.get('parameters', {})
+        self.file = self.row.get('file', False)
+        self.path = self.test.scratch_file('migration')
+        self.begun = False
+
+    def set_up(self, guest, limits):
+        guest.cmd('migrate-set-capabilities', capabilities=[
+            {'capability': name, 'state': name in self.capabilities}
+            for name in self.test.CAPABILITIES])
+        guest.cmd('migrate-set-parameters', **{'max-bandwidth': 0, **self.parameters,
+                                               **limits})
+
+    def incoming(self, uri):
+        self.target = self.test.new_guest(self.row, '-incoming', 'defer')
+        self.set_up(self.target, {})
+        self.target.cmd('migrate-incoming', uri=uri)
+
+    def prepare(self):
+        limits = {}
+        if self.file:
+            self.uri = 'file:' + self.path
+            limits = {'max-bandwidth': RATE}
+        else:
+            sockets = self.test.socket_dir().name
+            target = os.path.join(sockets, 'target')
+            source = os.path.join(sockets, 'source')
+            self.uri = 'unix:' + source
+            self.incoming('unix:' + target)
+            self.relay = Relay(source, target, HELD_AT)
+            self.test.addCleanup(self.relay.close)
+        self.guest.run(f'dirty,{extent(BALLAST)},passes=0')
+        self.set_up(self.guest, limits)
+
+    def start(self):
+        self.guest.cmd('migrate', uri=self.uri)
+        self.begun = True
+        self.test.wait_for('the migration is on its way', self.on_its_way)
+
+    def on_its_way(self):
+        info = self.guest.cmd('query-migrate')
+        self.test.assertIn(info['status'], ('setup', 'active'), info)
+        if self.relay:
+            return self.relay.passed >= HELD_AT
+        return (info.get('ram', {}).get('normal-bytes', 0) >
+                2 * SHARED[1] + MIB // 2)
+
+    def wait_until(self, guest, *statuses):
+        def reached():
+            info = guest.cmd('query-migrate')
+            if info.get('status') in statuses:
+                return True
+            self.test.assertNotIn(info.get('status'), (
+                'failed', 'cancelled', 'completed'), info)
+            return False
+
+        self.test.wait_for(f'migration {statuses}', reached)
+
+    def release(self):
+        if self.relay:
+            self.relay.go_on.set()
+        self.guest.cmd('migrate-set-parameters', **{'max-bandwidth': 0})
+
+    def finish(self):
+        if not self.begun:
+            return self.give_up()
+        self.release()
+        self.wait_until(self.guest, 'completed')
+        if self.file:
+            self.incoming('file:' + self.path)
+        self.wait_until(self.target, 'completed')
+        self.test.wait_for('the destination runs', lambda:
+                           self.target.status() == 'running')
+        return self.take_over()
+
+    def take_over(self):
+        """The destination is the guest to go on with."""
+        self.test.drop(self.guest)
+        self.guest = self.target
+        return self.guest
+
+    def give_up(self):
+        """The guest stays where it is."""
+        if self.target:
+            self.test.drop(self.target)
+            self.target = None
+        return self.guest
+
+
+class Cancel(Migrate):
+    def finish(self):
+        if self.begun:
+            self.guest.cmd('migrate_cancel')
+            # It is over when its threads are: what they wait for comes, or fails.
+            self.relay.close()
+            self.wait_until(self.guest, 'cancelled')
+        return self.give_up()
+
+
+class Pause(Migrate):
+    """Held before the switch-over; the guest is stopped."""
+    guest_runs = False
+
+    def start(self):
+        self.relay.most = 1 << 60
+        self.guest.cmd('migrate', uri=self.uri)
+        self.begun = True
+        self.wait_until(self.guest, 'pre-switchover')
+
+    def release(self):
+        self.guest.cmd('migrate-continue', state='pre-switchover')
+
+
+class Snapshot(Migrate):
+    """In the background: it has the memory as it was at first.  A guest waits in
+    its first write to a page until that is saved, so it stands while this is held."""
+    guest_runs = False
+
+    def finish(self):
+        if not self.begun:
+            return self.give_up()
+        self.release()
+        self.wait_until(self.guest, 'completed')
+        self.wait_until(self.target, 'completed')
+        self.test.wait_for('the snapshot runs', lambda:
+                           self.target.status() == 'running')
+        if self.test.column == 'storm':
+            self.target.run('calm')
+        self.target.run(f'verify,{extent(SHARED)},seed=1')
+        return self.give_up()
+
+
+class Refusal(Operation):
+    """A migration that is set up like that, and does not begin."""
+
+    def start(self):
+        sockets = self.test.socket_dir().name
+        self.guest.cmd('migrate-set-parameters', **self.row['parameters'])
+        try:
+            # cpr-transfer takes the second one, the others the first alone.
+            self.guest.cmd('migrate', channels=[
+                {'channel-type': kind, 'addr': {
+                    'transport': 'socket', 'type': 'unix',
+                    'path': os.path.join(sockets, kind)}}
+                for kind in self.row.get('channels', ['main'])])
+        finally:
+            self.guest.cmd('migrate-set-parameters', mode='normal')
+
+
+class Postcopy(Migrate):
+    """Held when the destination runs, and has not got the ballast yet."""
+
+    def prepare(self):
+        super().prepare()
+        self.guest.cmd('migrate-set-parameters', **{'max-postcopy-bandwidth': RATE // 10})
+
+    def start(self):
+        super().start()
+        self.guest.cmd('migrate-start-postcopy')
+        self.relay.go_on.set()
+        self.wait_until(self.target, 'postcopy-active')
+        self.test.wait_for('the destination runs', lambda:
+                           self.target.status() == 'running')
+        self.source, self.guest = self.guest, self.target
+
+    def release(self):
+        self.source.cmd('migrate-set-parameters', **{'max-postcopy-bandwidth': 0})
+
+    def finish(self):
+        if not self.begun:
+            return self.give_up()
+        self.release()
+        self.wait_until(self.source, 'completed')
+        self.wait_until(self.target, 'completed')
+        self.test.drop(self.source)
+        return self.target
+
+
+class Hmp(Operation):
+    """A command of the monitor that says nothing when it has worked."""
+
+    def start(self):
+        said = self.guest.hmp(self.row['command'])
+        if said:
+            raise Refused(said)
+
+
+class SaveVM(Hmp):
+    """What was saved is all there."""
+
+    def start(self):
+        super().start()
+        self.saved = True
+
+    def finish(self):
+        if getattr(self, 'saved', False):
+            self.test.load(self.guest, lambda: self.test.assertEqual(
+                '', self.guest.hmp('loadvm one')))
+        return self.guest
+
+
+class LoadVM(Hmp):
+    restores = True
+
+    def prepare(self):
+        self.test.assertEqual('', self.guest.hmp('savevm one'))
+
+
+class DelVM(Hmp):
+    def prepare(self):
+        self.test.assertEqual('', self.guest.hmp('savevm one'))
+
+
+class Job(Operation):
+    """A job of QMP."""
+
+    def run(self, command, **args):
+        self.guest.cmd(command, **{'job-id': 'job', **args})
+
+        def concluded():
+            job, = self.guest.cmd('query-jobs')
+            return job if job['status'] == 'concluded' else None
+
+        job = self.test.wait_for('the job has ended', concluded)
+        self.guest.cmd('job-dismiss', id='job')
+        if 'error' in job:
+            raise Refused(job['error'])
+
+    NODES = {'tag': 'one', 'devices': ['disk']}
+    VMSTATE = {'vmstate': 'disk', **NODES}
+
+
+class SnapshotSave(Job):
+    def prepare(self):
+        self.guest.hmp('delvm one')
+
+    def start(self):
+        self.run('snapshot-save', **self.VMSTATE)
+        self.saved = True
+
+    def finish(self):
+        if getattr(self, 'saved', False):
+            self.test.load(self.guest, lambda: self.run(
+                'snapshot-load', **self.VMSTATE))
+        return self.guest
+
+
+class SnapshotLoad(Job):
+    restores = True
+
+    def prepare(self):
+        self.guest.hmp('delvm one')
+        self.run('snapshot-save', **self.VMSTATE)
+
+    def start(self):
+        self.run('snapshot-load', **self.VMSTATE)
+        self.guest.cmd('cont')
+
+
+class SnapshotDelete(Job):
+    def prepare(self):
+        self.guest.hmp('delvm one')
+        self.run('snapshot-save', **self.VMSTATE)
+
+    def start(self):
+        self.run('snapshot-delete', **self.NODES)
+
+
+class DirtyRate(Operation):
+    """A measurement, which takes as long as the guest needs meanwhile."""
+    held = True
+    MOST = 64000
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.time = 100
+
+    def start(self):
+        self.guest.cmd('calc-dirty-rate', mode=self.row['mode'],
+                       **{'calc-time': self.time, 'calc-time-unit': 'millisecond'})
+        self.test.wait_for('it measures', lambda: self.guest.cmd('query-dirty-rate')
+                           ['status'] != 'unstarted')
+
+    def too_late(self):
+        """It has ended before the guest could do what it should do meanwhile."""
+        return self.guest.cmd('query-dirty-rate')['status'] != 'measuring'
+
+    def again(self):
+        self.time *= 4
+        return self.time <= self.MOST
+
+    def finish(self):
+        self.test.wait_for('it has measured', lambda: self.guest.cmd(
+            'query-dirty-rate')['status'] == 'measured')
+        return self.guest
+
+
+class DirtyLimit(Operation):
+    held = True
+
+    def start(self):
+        self.guest.cmd('set-vcpu-dirty-limit', **{'dirty-rate': 10000})
+
+    def finish(self):
+        self.guest.cmd('cancel-vcpu-dirty-limit')
+        return self.guest
+
+
+class Dump(Operation):
+    """It is told how much was private, and has zeros for it."""
+
+    def start(self):
+        path = self.test.scratch_file('dump')
+        self.guest.cmd('dump-guest-memory', paging=False, protocol='file:' + path,
+                       **self.row.get('parameters', {}))
+        done = self.guest.cmd('query-dump')
+        self.test.assertEqual(done['status'], 'completed')
+        if self.test.column in ('nothing', 'some'):
+            self.test.assertEqual(done.get('private', 0), min(
+                self.private_size(),
+                self.row.get('parameters', {}).get('length', 1 << 60)), done)
+        os.unlink(path)
+
+
+class Pmemsave(Operation):
+    def start(self):
+        path = self.test.scratch_file('memory')
+        self.guest.cmd('pmemsave', val=PRIVATE[0], size=PRIVATE[1], filename=path)
+        with open(path, 'rb') as file:
+            zero = not file.read().strip(b'\0')
+        self.test.assertEqual(zero, self.test.column == 'some')
+        self.guest.cmd('pmemsave', val=TOGGLED[0], size=2 * TOGGLED[1], filename=path)
+
+
+class Examine(Operation):
+    """A word, by the human monitor."""
+
+    def start(self):
+        said = self.guest.hmp(f'xp /1xg {PRIVATE[0]}')
+        if not re.search(': 0x[0-9a-f]{16}', said):
+            raise Refused(said)
+        self.guest.hmp(f'xp /1xg {TOGGLED[0]}')
+
+
+class Gdb(Operation):
+    """Reads a word, and writes it back."""
+    held = True
+    guest_runs = False
+
+    def packet(self, text):
+        self.sock.sendall(f'${text}#{sum(text.encode()) % 256:02x}'.encode())
+        data = b''
+        while not re.search(b'#..', data):
+            data += self.sock.recv(4096)
+        self.sock.sendall(b'+')
+        return re.search(rb'\$(.*)#..', data)[1].decode()
+
+    def start(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(60)
+        self.sock.connect(self.guest.gdb)
+        self.packet(f'm{TOGGLED[0]:x},8')
+        word = self.packet(f'm{PRIVATE[0]:x},8')
+        if word.startswith('E'):
+            self.test.assertRegex(self.packet(f'M{PRIVATE[0]:x},8:{"00" * 8}'), '^E')
+            self.finish()
+            raise Refused(word)
+        self.test.assertEqual(self.packet(f'M{PRIVATE[0]:x},8:{word}'), 'OK')
+
+    def finish(self):
+        self.sock.close()
+        self.test.wait_for('the guest can go on', self.go_on)
+        return self.guest
+
+    def go_on(self):
+        self.guest.cmd('cont')
+        return self.guest.status() == 'running'
+
+
+class Plug(Operation):
+    """A DIMM, shared at first, that the guest has converted and gives away."""
+    at = (4 << 30, 128 * MIB)
+
+    def plug(self):
+        self.guest.cmd('object-add', **{
+            'qom-type': 'memory-backend-guest-memfd', 'id': 'mem1', 'size': self.at[1]})
+        self.guest.cmd('device_add', driver='pc-dimm', id='dimm1', memdev='mem1',
+                       addr=self.at[0])
+
+    def eject(self):
+        # The slot, as the firmware's tables would have it; then the ejection.
+        self.guest.run('out,port=0xa00,size=4,value=0 out,port=0xa14,value=8')
+        self.test.wait_for('the DIMM has gone', lambda: not self.guest.cmd(
+            'query-memory-devices'))
+        self.guest.cmd('object-del', id='mem1')
+
+    def start(self):
+        some = f'base={self.at[0]},size=64K'
+        for _ in range(2):
+            self.plug()
+            self.guest.run(f'zero,{some} fill,{some},seed=5 convert,{some},private=1 '
+                           f'zero,{some} fill,{some},seed=6')
+            self.guest.cmd('device_del', id='dimm1')
+            self.eject()
+
+
+class Unplug(Plug):
+    """It is asked for, and the guest takes its time."""
+    held = True
+
+    def prepare(self):
+        self.plug()
+        self.guest.run(f'convert,base={self.at[0]},size=64K,private=1 '
+                       f'convert,base={self.at[0]},size=64K,private=0')
+
+    def start(self):
+        self.guest.cmd('device_del', id='dimm1')
+
+    def finish(self):
+        self.eject()
+        return self.guest
+
+
+class Balloon(Operation):
+    """The guest gives it memory, and gets it back as zeros."""
+    at = (PRIVATE[0] + PRIVATE[1] // 2, PRIVATE[1] // 2)
+
+    def start(self):
+        seed = 2 if self.test.column == 'some' else 1
+        self.guest.run(f'balloon,{extent(self.at)} zero,{extent(self.at)} '
+                       f'fill,{extent(self.at)},seed={seed}')
+
+
+class Stop(Operation):
+    held = True
+    guest_runs = False
+
+    def start(self):
+        self.guest.cmd('stop')
+
+    def finish(self):
+        self.guest.cmd('cont')
+        return self.guest
+
+
+class Reset(Operation):
+    resets = True
+
+    def start(self):
+        self.guest.cmd('system_reset')
+        self.begun()
+
+    def begun(self):
+        self.guest.console.expect('^serving')
+
+
+class Reboot(Reset):
+    def start(self):
+        self.guest.send('out,port=0xcf9,value=2 out,port=0xcf9,value=6')
+        self.begun()
+
+
+class ResetStopped(Reset):
+    """With the guest stopped: it stays so."""
+    held = True
+    guest_runs = False
+
+    def start(self):
+        self.guest.cmd('stop')
+
+    def finish(self):
+        self.guest.cmd('system_reset')
+        self.test.assertEqual(self.private_size(), 0)
+        self.guest.cmd('cont')
+        self.begun()
+        return self.guest
+
+
+class Shadow(Operation):
+    """The guest turns its shadow RAM over: all slots of low memory change."""
+
+    def start(self):
+        self.guest.run('shadow ' * 10)
+
+
+class Query(Operation):
+    """All that can be asked for."""
+
+    def start(self):
+        self.guest.cmd('query-guest-memfd')
+        self.test.assertIn('split', self.guest.hmp('info guest-memfd'))
+        self.guest.cmd('query-stats', target='vm')
+        self.guest.hmp('info mtree -f')
+        self.guest.hmp('info ramblock')
+
+
+OPERATIONS = {
+    'migrate': Migrate, 'cancel': Cancel, 'pause': Pause, 'snapshot': Snapshot,
+    'refusal': Refusal, 'postcopy': Postcopy,
+    'hmp': Hmp, 'savevm': SaveVM, 'loadvm': LoadVM, 'delvm': DelVM,
+    'snapshot-save': SnapshotSave, 'snapshot-load': SnapshotLoad,
+    'snapshot-delete': SnapshotDelete,
+    'dirty-rate': DirtyRate, 'dirty-limit': DirtyLimit,
+    'dump': Dump, 'pmemsave': Pmemsave, 'xp': Examine, 'gdb': Gdb,
+    'plug': Plug, 'unplug': Unplug, 'balloon': Balloon,
+    'stop': Stop, 'reset': Reset, 'reboot': Reboot, 'reset-stopped': ResetStopped,
+    'shadow': Shadow, 'query': Query,
+}
