@@ -111,10 +111,6 @@ class GuestMemfdPrivateBackends(GuestMemfdTest):
             for offset in 0, 32 * MIB:
                 self.assertEqual(os.pread(fd, len(PATTERN), offset), PATTERN)
 
-    @staticmethod
-    def go_on(vm):
-        vm.cmd('send-key', keys=[{'type': 'qcode', 'data': 'a'}])
-
     def assert_nothing_logged(self, vm):
         """What the guest can do again and again must not fill the log."""
         vm.shutdown()
@@ -142,11 +138,11 @@ class GuestMemfdPrivateBackends(GuestMemfdTest):
         console.expect('^waiting')
         before = self.resident(vm, block)
         self.assertGreaterEqual(before, FILLED)
-        self.go_on(vm)
+        self.press_key(vm)
         console.expect('^waiting')
         self.assertEqual(before - self.resident(vm, block),
                          FILLED if outcome == FREED else 0)
-        self.go_on(vm)
+        self.press_key(vm)
 
     @staticmethod
     def steps(base):

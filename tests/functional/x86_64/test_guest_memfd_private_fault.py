@@ -6,7 +6,6 @@
 #
 # Copyright (c) 2026 The qemu-gmem developers
 
-import os
 
 from guest_memfd import GuestMemfdTest
 
@@ -35,14 +34,14 @@ class GuestMemfdPrivateFault(GuestMemfdTest):
             f'convert,{AREA},private={1 - private} zero,{AREA}')
         console.expect('^waiting')
         self.arm(step, EIO)
-        vm.cmd('send-key', keys=[{'type': 'qcode', 'data': 'a'}])
+        self.press_key(vm)
         console.expect('^waiting')
         conversion = self.info(vm)['conversion']
         self.assertEqual(conversion['private'], private * 64 * 1024)
         self.assertEqual([(failure['errno'], failure['count'])
                           for failure in conversion['failures']], [(EIO, 1)])
-        os.unlink(self.fault)
-        vm.cmd('send-key', keys=[{'type': 'qcode', 'data': 'a'}])
+        self.disarm()
+        self.press_key(vm)
         console.expect('^done 0 failed')
         self.assertEqual(self.info(vm)['conversion']['private'],
                          (1 - private) * 64 * 1024)
@@ -57,7 +56,7 @@ class GuestMemfdPrivateFault(GuestMemfdTest):
         self.arm('exit', 0x10)
         vm.event_wait('STOP')
         self.assertEqual(vm.cmd('query-status')['status'], 'internal-error')
-        os.unlink(self.fault)
+        self.disarm()
         vm.shutdown()
         self.assertIn('a memory fault at 0x0 with flags 0x10', vm.get_log())
 
@@ -71,9 +70,9 @@ class GuestMemfdPrivateFault(GuestMemfdTest):
                                         payload='wait')
         console.expect('^waiting')
         self.arm('exit', self.STALE[0], 1, self.STALE[1])
-        vm.cmd('send-key', keys=[{'type': 'qcode', 'data': 'a'}])
+        self.press_key(vm)
         console.expect('^done 0 failed')
-        os.unlink(self.fault)
+        self.disarm()
         self.assertEqual(vm.cmd('query-status')['status'], 'running')
         vm.shutdown()
         self.assertEqual(vm.get_log().count('kvm_memory_fault'), 1,
@@ -86,7 +85,7 @@ class GuestMemfdPrivateFault(GuestMemfdTest):
         self.arm('exit', self.STALE[0], 0, self.STALE[1])
         vm.event_wait('STOP')
         self.assertEqual(vm.cmd('query-status')['status'], 'internal-error')
-        os.unlink(self.fault)
+        self.disarm()
         vm.shutdown()
         self.assertIn('access 0xc0000000 as private memory, however often',
                       vm.get_log())

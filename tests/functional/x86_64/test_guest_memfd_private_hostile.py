@@ -242,8 +242,8 @@ class GuestMemfdPrivateHostile(GuestMemfdTest):
         self.assertEqual(self.info(vm)['allocated'], 4 * MIB)
         self.assertEqual(self.conversion(vm)['private'], 8 * MIB)
 
-    def press_key(self, vm, console):
-        vm.cmd('send-key', keys=[{'type': 'qcode', 'data': 'a'}])
+    def end_wait(self, vm, console):
+        self.press_key(vm)
         console.expect('^ok wait')
 
     def shared(self, vm):
@@ -275,14 +275,14 @@ class GuestMemfdPrivateHostile(GuestMemfdTest):
         console.expect('^waiting')
         self.assertEqual(self.info(vm)['allocated'], 8 * MIB)
         before = self.shared(vm)
-        self.press_key(vm, console)
+        self.end_wait(vm, console)
         console.expect('^waiting')
         self.assertEqual(self.info(vm)['allocated'], 0)
         self.assertAlmostEqual(before - self.shared(vm), 8 * MIB, delta=512 * 1024)
-        self.press_key(vm, console)
+        self.end_wait(vm, console)
         console.expect('^waiting')
         self.assertEqual(self.info(vm)['allocated'], 8 * MIB)
-        self.press_key(vm, console)
+        self.end_wait(vm, console)
         console.expect('^done 0 failed')
         self.assertEqual(self.conversion(vm)['private'], 8 * MIB)
 
@@ -307,7 +307,7 @@ class GuestMemfdPrivateHostile(GuestMemfdTest):
         vm.cmd('migrate_cancel')
         self.wait_for('the migration is cancelled', lambda:
                       vm.cmd('query-migrate')['status'] == 'cancelled')
-        self.press_key(vm, console)
+        self.end_wait(vm, console)
         console.expect('^done 0 failed')
 
     def test_vhost_user(self):
@@ -329,7 +329,7 @@ class GuestMemfdPrivateHostile(GuestMemfdTest):
         console.expect('^waiting')
         self.assertIn(peer.SET_MEM_TABLE, peer.requests)
         peer.close()
-        self.press_key(vm, console)
+        self.end_wait(vm, console)
         console.expect('^done 0 failed')
         self.assertEqual(vm.cmd('query-status')['status'], 'running')
 

@@ -58,10 +58,6 @@ class GuestMemfdPrivateHuge(GuestMemfdTest):
                                      f'size={size}M', *properties]),
                 '-machine', 'memory-backend=ram0')
 
-    @staticmethod
-    def go_on(vm):
-        vm.cmd('send-key', keys=[{'type': 'qcode', 'data': 'a'}])
-
     # Backends of huge pages, and whether those are reserved for the VM
     BACKENDS = (
         (f'guest-memfd,{HUGE},prealloc=on', True),
@@ -120,11 +116,11 @@ class GuestMemfdPrivateHuge(GuestMemfdTest):
             self.log.info('%s', self.BACKENDS[i])
             before = available_pages()
             for freed in 1, 2, 0:
-                self.go_on(vm)
+                self.press_key(vm)
                 console.expect('^waiting')
                 self.assertEqual(available_pages() - before,
                                  0 if reserved else freed)
-            self.go_on(vm)
+            self.press_key(vm)
             console.expect('^done' if i == len(self.BACKENDS) - 1 else
                            '^waiting')
 
@@ -152,13 +148,13 @@ class GuestMemfdPrivateHuge(GuestMemfdTest):
         taken = self.take(left)
         for i, _, reserved in self.nodes():
             self.log.info('%s', self.BACKENDS[i])
-            self.go_on(vm)
+            self.press_key(vm)
             console.expect('^waiting')
             self.assertEqual(available_pages(), left)
             self.assertEqual(self.info(vm, f'ram{i}')['conversion']['private'],
                              0 if reserved else NODE * MIB)
         taken.close()
-        self.go_on(vm)
+        self.press_key(vm)
         console.expect('^done 0 failed')
 
     def test_fuzz(self):

@@ -26,11 +26,6 @@ class GuestMemfdPrivateReset(GuestMemfdTest):
     def private(self, vm, backend='ram0'):
         return self.info(vm, backend)['conversion']['private']
 
-    @staticmethod
-    def go_on(vm):
-        """The payload's case 'wait' ends."""
-        vm.cmd('send-key', keys=[{'type': 'qcode', 'data': 'a'}])
-
     def suspend(self, machine):
         """What is private stays so, with its contents."""
         vm, console = self.start(
@@ -47,7 +42,7 @@ class GuestMemfdPrivateReset(GuestMemfdTest):
         console.expect('^waiting')
         self.assertEqual(self.private(vm), 64 * 1024)
         self.assertEqual(self.info(vm)['conversion']['to-shared'], 0)
-        self.go_on(vm)
+        self.press_key(vm)
         console.expect('^done 0 failed')
         self.assertEqual(self.private(vm), 0)
 
@@ -77,7 +72,7 @@ class GuestMemfdPrivateReset(GuestMemfdTest):
         console.expect('^waiting')
         self.assertEqual(monitor('savevm one'), '')
         for failure in False, True:
-            self.go_on(vm)
+            self.press_key(vm)
             console.expect('^done 0 failed')
             self.assertEqual(self.private(vm), 64 * 1024)
             if failure:
@@ -85,12 +80,12 @@ class GuestMemfdPrivateReset(GuestMemfdTest):
                 self.assertIn('could not be reset', monitor('loadvm one'))
                 with self.assertRaisesRegex(Exception, 'Resetting'):
                     vm.cmd('cont')
-                os.unlink(self.fault)
+                self.disarm()
             self.assertEqual(monitor('loadvm one'), '')
             self.assertEqual(self.private(vm), 0)
             if failure:
                 vm.cmd('cont')
-        self.go_on(vm)
+        self.press_key(vm)
         console.expect('^done 0 failed')
 
     def reset_fails(self, running):
@@ -118,7 +113,7 @@ class GuestMemfdPrivateReset(GuestMemfdTest):
         with self.assertRaisesRegex(Exception, 'Resetting'):
             vm.cmd('cont')
         self.assertEqual(vm.cmd('query-status')['status'], 'internal-error')
-        os.unlink(self.fault)
+        self.disarm()
         vm.cmd('system_reset')
         self.wait_for('a reset', lambda: vm.cmd('query-status')['status']
                       == 'prelaunch')
@@ -143,7 +138,7 @@ class GuestMemfdPrivateReset(GuestMemfdTest):
         for private in 2 * MIB, 0:
             vm.cmd('device_add', driver='pc-dimm', id='dimm1', memdev='mem1')
             self.assertEqual(self.private(vm, 'mem1'), 0)
-            self.go_on(vm)
+            self.press_key(vm)
             if not private:
                 break
             console.expect('^waiting')

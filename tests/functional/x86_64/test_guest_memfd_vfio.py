@@ -180,10 +180,6 @@ class GuestMemfdVfio(GuestMemfdTest):
         self.press_key(vm)
         console.expect('^done 0 failed')
 
-    @staticmethod
-    def press_key(vm):
-        vm.cmd('send-key', keys=[{'type': 'qcode', 'data': 'a'}])
-
     def plug(self, vm, size):
         vm.cmd('object-add', args_dict={
             'qom-type': 'memory-backend-ram', 'id': 'mem1', 'size': size * MIB})
