@@ -170,6 +170,26 @@ class GuestMemfdDevices(GuestMemfdTest):
             self.assertEqual(file.read().strip(b'\0'), b'')
         self.assert_bound(vm)
 
+    def aio(self, kind):
+        """The host's kernel reads and writes the guest's memory."""
+        mib = 4
+        disk = self.scratch_file('disk.raw')
+        data = os.urandom(mib * MIB)
+        with open(disk, 'wb') as file:
+            file.write(data)
+            file.truncate(2 * mib * MIB)
+        vm, console = self.start_linux(
+            '-blockdev', f'driver=file,node-name=disk,filename={disk},'
+                         f'aio={kind},cache.direct=on',
+            '-device', 'virtio-blk-pci,drive=disk')
+        console.run(f'dd if=/dev/vda of=/tmp/data bs=1M count={mib}')
+        got = console.run('md5sum < /tmp/data')
+        self.assertIn(hashlib.md5(data).hexdigest(), got)
+        console.run(f'dd if=/tmp/data of=/dev/vda bs=1M seek={mib} && sync')
+        with open(disk, 'rb') as file:
+            self.assertTrue(file.read() == data * 2)
+        self.assert_bound(vm)
+
     def vhost_user_refuses(self, protocol):
         """A daemon that ends when it gets a guest_memfd: QEMU says why."""
         path = os.path.join(self.socket_dir().name, 'vhost')
@@ -227,6 +247,8 @@ class GuestMemfdDevices(GuestMemfdTest):
         vm.cmd('migrate_cancel')
 
 
+GuestMemfdDevices.add_cases('aio', (
+    ('aio_native', 'native'), ('aio_io_uring', 'io_uring')))
 GuestMemfdDevices.add_cases('vhost_user_refuses', (
     ('vhost_user_refuses', VhostUserPeer.REPLY_ACK),
     ('vhost_user_refuses_silently', 0)))
