@@ -133,6 +133,24 @@ class GuestMemfdPrivate(GuestMemfdTest):
         console.expect('^done 0 failed')
         self.assert_bound(vm)
 
+    def test_sandbox(self):
+        """Private memory needs no system call that a sandbox forbids."""
+        with open('/proc/self/status', encoding='ascii') as status:
+            if 'Seccomp:' not in status.read():
+                self.skipTest('this kernel has no seccomp')
+        vm, console = self.start(
+            'vm', '-sandbox', 'on,obsolete=deny,elevateprivileges=deny,'
+                              'spawn=deny,resourcecontrol=deny',
+            payload='convert,base=80M,size=32M,private=1 '
+                    'fill,base=80M,size=4M,seed=9 '
+                    'convert,base=80M,size=8K,private=0')
+        for number in range(2):
+            console.expect('^done 0 failed')
+            self.assertEqual(self.conversion(vm)['private'], 32 * MIB - 8192)
+            vm.cmd('system_reset')
+            self.wait_for('all is shared again', lambda number=number:
+                          self.conversion(vm)['to-shared'] == 2 * number + 2)
+
     def test_migration(self):
         """Refused as long as there is private memory."""
         vm, console = self.start(
