@@ -550,7 +550,7 @@ int guest_memfd_reset(void)
 
 bool guest_memfd_reset_failed(void)
 {
-    return reset_error;
+    return reset_error || kvm_gmem_slots_lost();
 }
 
 void guest_memfd_unmapped(RAMBlock *rb)

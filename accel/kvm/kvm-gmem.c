@@ -25,6 +25,10 @@
  * page goes.  A migration begins only when nothing is private, and nothing
  * becomes private while it runs: so it never misses a slot.
  *
+ * A slot whose binding changes is deleted and added again.  If KVM fails to take
+ * it back in whatever way, the slot is *lost*: its memory is all there, but not
+ * for vCPUs.  The VM stops, and does not run until a reset has added all slots.
+ *
  * Copyright (c) 2026 The qemu-gmem developers
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -38,11 +42,14 @@
 #include "qemu/main-loop.h"
 #include "qemu/range.h"
 #include "qemu/timer.h"
+#include "hw/qdev-core.h"
 #include "system/accel-blocker.h"
 #include "system/guest-memfd.h"
 #include "system/kvm.h"
 #include "system/kvm_gmem.h"
 #include "system/kvm_int.h"
+#include "system/reset.h"
+#include "system/runstate.h"
 #include "kvm-gmem-bind.h"
 #include "trace.h"
 
@@ -110,14 +117,15 @@ static int kvm_gmem_block_fd(const RAMBlock *rb)
 static bool kvm_gmem_slot_bound(const KVMSlot *slot)
 {
     return slot->over_guest_memfd && slot->memory_size &&
-           slot->flags & KVM_MEM_GUEST_MEMFD;
+           !slot->guest_memfd_lost && slot->flags & KVM_MEM_GUEST_MEMFD;
 }
 
 static bool kvm_gmem_slot_bindable(const KVMMemoryListener *kml,
                                    const KVMSlot *slot)
 {
     return slot->over_guest_memfd && slot->memory_size && kml->as_id == 0 &&
-           !slot->guest_memfd_refused && !(slot->flags & KVM_GMEM_UNBINDABLE);
+           !slot->guest_memfd_refused && !slot->guest_memfd_lost &&
+           !(slot->flags & KVM_GMEM_UNBINDABLE);
 }
 
 static KVMGmemView kvm_gmem_slot_view(const KVMSlot *slot)
@@ -212,11 +220,8 @@ void kvm_gmem_begin_dirty_log(void)
     for (i = 0; i < kml->nr_slots_allocated; i++) {
         KVMSlot *slot = &kml->slots[i];
 
-        if (slot->memory_size && slot->guest_memfd_unlogged &&
-            kvm_slot_update_flags(kml, slot,
-                                  kvm_gmem_slot_wanted_flags(slot)) < 0) {
-            /* The slot is gone: the guest cannot go on without its memory. */
-            abort();
+        if (slot->memory_size && slot->guest_memfd_unlogged) {
+            kvm_slot_update_flags(kml, slot, kvm_gmem_slot_wanted_flags(slot));
         }
     }
     kvm_slots_unlock();
@@ -279,10 +284,7 @@ int kvm_gmem_end_dirty_log(const GuestMemfdBlock *block, uint64_t offset,
         KVMSlot *slot = g_ptr_array_index(slots, i);
 
         kvm_gmem_slot_choose_flags(kml, slot, false);
-        if (kvm_set_user_memory_region(kml, slot, false) < 0) {
-            /* The slot is gone: the guest cannot go on without its memory. */
-            abort();
-        }
+        kvm_set_user_memory_region(kml, slot, false);
     }
     if (slots->len) {
         /* An alias may have been bound in the place of a slot. */
@@ -302,7 +304,8 @@ int kvm_gmem_end_dirty_log(const GuestMemfdBlock *block, uint64_t offset,
 
 bool kvm_gmem_slot_refused(KVMSlot *slot, int error)
 {
-    if (!kvm_gmem_slot_bound(slot) || kvm_gmem_slot_has_private(slot)) {
+    if (!(slot->flags & KVM_MEM_GUEST_MEMFD) ||
+        kvm_gmem_slot_has_private(slot)) {
         return false;
     }
     warn_report_once("KVM refused to bind a memory slot to its guest_memfd "
@@ -316,9 +319,13 @@ bool kvm_gmem_slot_refused(KVMSlot *slot, int error)
     return true;
 }
 
+static void kvm_gmem_reset(void *opaque);
+
 void kvm_gmem_slot_init(KVMMemoryListener *kml, KVMSlot *slot,
                         const RAMBlock *rb)
 {
+    static bool has_reset;
+
     slot->guest_memfd = kvm_gmem_block_fd(rb);
     slot->over_guest_memfd = slot->guest_memfd >= 0;
     slot->guest_memfd_block = guest_memfd_of(rb);
@@ -327,6 +334,10 @@ void kvm_gmem_slot_init(KVMMemoryListener *kml, KVMSlot *slot,
     if (!slot->over_guest_memfd) {
         slot->guest_memfd_offset = 0;
         return;
+    }
+    if (!has_reset) {
+        has_reset = true;
+        qemu_register_reset(kvm_gmem_reset, NULL);
     }
     slot->guest_memfd_offset = (uint8_t *)slot->ram - rb->host;
     kvm_gmem_slot_set_flags(kml, slot);
@@ -352,10 +363,7 @@ static void kvm_gmem_slot_rebind(KVMMemoryListener *kml, KVMSlot *slot,
     trace_kvm_gmem_slot_rebind(slot->slot, slot->start_addr, slot->memory_size,
                                bind);
     slot->flags ^= KVM_MEM_GUEST_MEMFD;
-    if (kvm_set_user_memory_region(kml, slot, false) < 0) {
-        /* The slot is gone: the guest cannot go on without its memory. */
-        abort();
-    }
+    kvm_set_user_memory_region(kml, slot, false);
 }
 
 void kvm_gmem_commit(KVMMemoryListener *kml, bool inhibited)
@@ -417,6 +425,9 @@ void kvm_gmem_commit(KVMMemoryListener *kml, bool inhibited)
 
 static GuestMemfdBinding kvm_gmem_slot_binding(const KVMSlot *slot)
 {
+    if (slot->guest_memfd_lost) {
+        return GUEST_MEMFD_BINDING_LOST;
+    }
     if (kvm_gmem_slot_bound(slot)) {
         return GUEST_MEMFD_BINDING_BOUND;
     }
@@ -506,14 +517,8 @@ static int kvm_gmem_slot_set_runs(const KVMSlot *slot, uint64_t offset,
     return 0;
 }
 
-void kvm_gmem_slot_deleting(KVMSlot *slot)
-{
-    if (!slot->memory_size) {
-        kvm_gmem_slot_registered(slot);
-    }
-}
-
-void kvm_gmem_slot_registered(KVMSlot *slot)
+/* Sets the attributes under a slot that is bound, and clears them otherwise. */
+static void kvm_gmem_slot_set_attributes(KVMSlot *slot)
 {
     const uint64_t offset = slot->guest_memfd_offset;
     uint64_t old_size = slot->guest_memfd_attributes;
@@ -539,6 +544,96 @@ void kvm_gmem_slot_registered(KVMSlot *slot)
         exit(1);
     }
     slot->guest_memfd_attributes = size;
+}
+
+/* Slots that are lost */
+static unsigned kvm_gmem_lost;
+
+bool kvm_gmem_slots_lost(void)
+{
+    return qatomic_read(&kvm_gmem_lost);
+}
+
+static void kvm_gmem_slot_set_lost(KVMSlot *slot, bool lost)
+{
+    qatomic_set(&kvm_gmem_lost, kvm_gmem_lost + lost - slot->guest_memfd_lost);
+    slot->guest_memfd_lost = lost;
+}
+
+void kvm_gmem_slot_changing(KVMSlot *slot)
+{
+    if (slot->guest_memfd_lost) {
+        /* Perhaps it was its deletion that failed.  Else there is none. */
+        struct kvm_userspace_memory_region2 region = {
+            .slot = slot->slot | slot->as_id << 16,
+        };
+
+        kvm_vm_ioctl(kvm_state, KVM_SET_USER_MEMORY_REGION2, &region);
+        slot->old_flags = slot->flags;
+    }
+    if (!slot->memory_size) {
+        kvm_gmem_slot_set_attributes(slot);
+    }
+}
+
+void kvm_gmem_slot_registered(KVMSlot *slot)
+{
+    kvm_gmem_slot_set_lost(slot, false);
+    kvm_gmem_slot_set_attributes(slot);
+}
+
+/* Adds the slots that are lost. */
+static void kvm_gmem_reset(void *opaque)
+{
+    int as, i;
+
+    for (as = 0; as < kvm_state->nr_as; as++) {
+        KVMMemoryListener *kml = kvm_state->as[as].ml;
+
+        for (i = 0; kml && i < kml->nr_slots_allocated; i++) {
+            KVMSlot *slot = &kml->slots[i];
+
+            if (slot->guest_memfd_lost) {
+                kvm_slots_lock();
+                kvm_slot_update_flags(kml, slot,
+                                      kvm_gmem_slot_wanted_flags(slot));
+                kvm_slots_unlock();
+            }
+        }
+    }
+}
+
+int kvm_gmem_slot_failed(KVMSlot *slot, int error)
+{
+    if (!slot->memory_size && slot->guest_memfd_lost && error == -EINVAL) {
+        /* To be deleted, and not there any more */
+        kvm_gmem_slot_registered(slot);
+        return 0;
+    }
+    if (!slot->memory_size || !slot->over_guest_memfd) {
+        return error;
+    }
+    error_report("KVM does not take the guest's memory at 0x%" HWADDR_PRIx ", 0x%"
+                 HWADDR_PRIx " bytes: %s%s", slot->start_addr,
+                 slot->memory_size, strerror(-error),
+                 phase_check(PHASE_MACHINE_READY) ? "; the VM stops, and "
+                 "'system_reset' tries again" : "");
+    if (!phase_check(PHASE_MACHINE_READY)) {
+        exit(1);
+    }
+    kvm_gmem_slot_set_lost(slot, true);
+    slot->old_flags = -1;       /* of what KVM has, which is unknown */
+    slot->flags = kvm_gmem_slot_wanted_flags(slot);
+    kvm_gmem_slot_set_unlogged(slot, slot->flags & KVM_MEM_LOG_DIRTY_PAGES);
+    slot->flags &= ~KVM_MEM_LOG_DIRTY_PAGES;
+    kvm_gmem_slot_set_attributes(slot);
+    /*
+     * Until it stops, vCPUs find no memory there, and QEMU accesses it for them,
+     * as it does for MMIO.
+     */
+    qemu_system_vmstop_request_prepare();
+    qemu_system_vmstop_request(RUN_STATE_INTERNAL_ERROR);
+    return 0;
 }
 
 /* The part of a block's range that a slot has attributes for, if there is any */

@@ -37,6 +37,11 @@ void kvm_gmem_begin_dirty_log(void)
 {
 }
 
+bool kvm_gmem_slots_lost(void)
+{
+    return false;
+}
+
 GuestMemfdSlotList *kvm_gmem_query_slots(const RAMBlock *rb)
 {
     return NULL;

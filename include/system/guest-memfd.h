@@ -344,10 +344,11 @@ void guest_memfd_end_migration(void);
 int guest_memfd_reset(void);
 
 /**
- * guest_memfd_reset_failed: has the last guest_memfd_reset() failed?
+ * guest_memfd_reset_failed: must the VM not run until it is reset again?
  *
- * If so, the VM must not run: the guest would find memory in a state that it
- * does not expect.  Called with the BQL held.
+ * That is so if the last guest_memfd_reset() has failed, as the guest would find
+ * memory in a state that it does not expect, and if KVM has failed to take back
+ * a memory slot.  Called with the BQL held.
  */
 bool guest_memfd_reset_failed(void);
 

@@ -101,6 +101,13 @@ int kvm_gmem_end_dirty_log(const struct GuestMemfdBlock *block,
 void kvm_gmem_begin_dirty_log(void);
 
 /**
+ * kvm_gmem_slots_lost: is there guest memory that KVM has failed to take back?
+ *
+ * No vCPU may run then.
+ */
+bool kvm_gmem_slots_lost(void);
+
+/**
  * kvm_gmem_convert: guest_memfd_convert(), with KVM's trace event
  */
 int64_t kvm_gmem_convert(hwaddr start, hwaddr size, bool to_private,
@@ -155,6 +162,19 @@ void kvm_gmem_slot_set_flags(struct KVMMemoryListener *kml,
 bool kvm_gmem_slot_refused(struct KVMSlot *slot, int error);
 
 /**
+ * kvm_gmem_slot_failed: KVM has failed to add a slot, or to delete it
+ *
+ * @slot: the slot; its size is 0 if it was to be deleted
+ * @error: KVM's answer, a negative errno
+ *
+ * A slot that cannot be added is *lost* from now on: the VM stops, and reset
+ * tries again.  Reports an error then.
+ *
+ * Returns: 0 if QEMU can go on with this slot; else @error.
+ */
+int kvm_gmem_slot_failed(struct KVMSlot *slot, int error);
+
+/**
  * kvm_gmem_slot_registered: KVM has taken a slot, or has deleted it
  *
  * @slot: the slot
@@ -164,14 +184,14 @@ bool kvm_gmem_slot_refused(struct KVMSlot *slot, int error);
 void kvm_gmem_slot_registered(struct KVMSlot *slot);
 
 /**
- * kvm_gmem_slot_deleting: a slot is about to be registered, changed or deleted
+ * kvm_gmem_slot_changing: a slot is about to be registered, changed or deleted
  *
  * @slot: the slot; its size is 0 if it is to be deleted
  *
  * Clears the attributes of private memory before the slot goes.  A private page
  * without a slot would be a memory fault; without a slot alone it is MMIO.
  */
-void kvm_gmem_slot_deleting(struct KVMSlot *slot);
+void kvm_gmem_slot_changing(struct KVMSlot *slot);
 
 /**
  * kvm_gmem_commit_pending: is there a slot to bind at the next commit?

@@ -293,15 +293,19 @@ class GuestMemfdTest(QemuSystemTest):
         vm.launch()
         return vm, self.console(vm)
 
-    def start_faulty(self, *args, **kwargs):
-        """As start(), but system calls of QEMU fail as arm() says."""
-        vm = self.machine_vm(*args, **kwargs)
+    def inject_faults(self, vm):
+        """System calls of that QEMU, not launched yet, fail as arm() says."""
         library = os.path.join(os.path.dirname(self.qemu_bin),
                                'tests/qtest/guest-memfd-fault.so')
         self.assertTrue(os.path.exists(library), f'{library} is not there')
         self.fault = self.scratch_file('fault')
         vm._wrapper = ('env', f'LD_PRELOAD={library}',
                        f'GUEST_MEMFD_FAULT={self.fault}')
+
+    def start_faulty(self, *args, **kwargs):
+        """As start(), with inject_faults()."""
+        vm = self.machine_vm(*args, **kwargs)
+        self.inject_faults(vm)
         vm.launch()
         return vm, self.console(vm)
 

@@ -8,6 +8,8 @@
  *   create     KVM_CREATE_GUEST_MEMFD
  *   mmap       mmap() of such a file
  *   bind       KVM_SET_USER_MEMORY_REGION2 that binds a memory slot
+ *   slot       KVM_SET_USER_MEMORY_REGION2 that adds or changes a memory slot
+ *              which could be bound
  *   attribute  KVM_SET_MEMORY_ATTRIBUTES
  *   give-way   what a long request sleeps between two parts becomes ERRNO s, or
  *              until a signal kicks the vCPU
@@ -79,6 +81,9 @@ int ioctl(int fd, unsigned long request, ...)
 
         if (region->flags & KVM_MEM_GUEST_MEMFD && region->memory_size) {
             error = fault("bind");
+        }
+        if (region->memory_size && (int)region->guest_memfd >= 0 && !error) {
+            error = fault("slot");
         }
     } else if (request == KVM_SET_MEMORY_ATTRIBUTES) {
         error = fault("attribute");

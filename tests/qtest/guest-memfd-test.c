@@ -1678,6 +1678,82 @@ static void test_fault_bind_nth(const void *opaque)
     }
 }
 
+static void lose_slots(QTestState *qts)
+{
+    fault_arm("slot", ENOMEM, 0);
+    qtest_qmp_assert_success(qts, "{'execute': 'calc-dirty-rate', "
+                             "'arguments': {'calc-time': 1, "
+                             "'mode': 'dirty-bitmap'}}");
+    wait_all_slots(qts, "ram0", 0, "lost", false);
+    wait_status(qts, "query-status", "internal-error");
+    wait_status(qts, "query-dirty-rate", "measured");
+}
+
+/* KVM takes none of the slots back: the VM stops, and reset mends it. */
+static void test_fault_slot(const void *opaque)
+{
+    const Machine *m = opaque;
+    QTestState *qts;
+    QDict *rsp;
+
+    fault_begin();
+    qts = start(m, "");
+    fault_end();
+    qtest_qmp_assert_success(qts, "{'execute': 'cont'}");
+
+    lose_slots(qts);
+    rsp = qtest_qmp(qts, "{'execute': 'cont'}");
+    assert_fails(rsp, "Resetting the Virtual Machine is required");
+    qtest_system_reset_nowait(qts);
+    qtest_qmp_eventwait(qts, "RESET");
+    wait_all_slots(qts, "ram0", 0, "lost", true);
+    wait_status(qts, "query-status", "internal-error");
+
+    /* What stops the dirty log waits until the VM runs. */
+    fault_disarm();
+    qtest_system_reset(qts);
+    wait_all_slots(qts, "ram0", 0, "dirty-log", false);
+    wait_status(qts, "query-status", "prelaunch");
+    qtest_qmp_assert_success(qts, "{'execute': 'cont'}");
+    wait_status(qts, "query-status", "running");
+    wait_all_slots(qts, "ram0", 0, "bound", false);
+
+    /* A lost slot goes as any other one, when the memory map changes. */
+    lose_slots(qts);
+    fault_disarm();
+    config_write(qts, pam_base(m) + 6, 0x33);
+    qtest_system_reset(qts);
+    qtest_qmp_assert_success(qts, "{'execute': 'cont'}");
+    wait_status(qts, "query-status", "running");
+    wait_all_slots(qts, "ram0", 0, "bound", false);
+    qtest_quit(qts);
+}
+
+/* A migration of a VM that has lost its slots, and one that begins then */
+static void test_fault_slot_migration(const void *opaque)
+{
+    QTestState *qts;
+
+    fault_begin();
+    qts = start(opaque, "");
+    fault_end();
+    qtest_qmp_assert_success(qts, "{'execute': 'cont'}");
+    migrate_endless(qts);
+    fault_arm("slot", ENOMEM, 0);
+    migrate_cancel(qts);
+    wait_all_slots(qts, "ram0", 0, "lost", false);
+    wait_status(qts, "query-status", "internal-error");
+    migrate_endless(qts);
+    wait_all_slots(qts, "ram0", 0, "lost", true);
+    fault_disarm();
+    qtest_system_reset(qts);
+    wait_all_slots(qts, "ram0", 0, "dirty-log", true);
+    migrate_cancel(qts);
+    qtest_qmp_assert_success(qts, "{'execute': 'cont'}");
+    wait_all_slots(qts, "ram0", 0, "bound", false);
+    qtest_quit(qts);
+}
+
 typedef struct Test {
     void (*run)(const void *opaque);
     const void *opaque;
@@ -1797,6 +1873,9 @@ int main(int argc, char **argv)
     add_machine_test("fault/bind-again", test_fault_bind_again, &pc);
     add_machine_test("fault/bind-again", test_fault_bind_again, &q35_smm);
     add_machine_test("fault/bind-nth", test_fault_bind_nth, &pc);
+    add_machine_test("fault/slot", test_fault_slot, &pc);
+    add_machine_test("fault/slot", test_fault_slot, &q35_smm);
+    add_machine_test("fault/slot-migration", test_fault_slot_migration, &q35);
 
     ret = g_test_run();
 

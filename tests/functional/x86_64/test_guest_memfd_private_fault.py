@@ -11,6 +11,7 @@ from guest_memfd import GuestMemfdTest
 
 AREA = 'base=80M,size=64K'
 EIO = 5
+ENOMEM = 12
 
 
 class GuestMemfdPrivateFault(GuestMemfdTest):
@@ -48,6 +49,41 @@ class GuestMemfdPrivateFault(GuestMemfdTest):
         vm.shutdown()
         # The guest could fill the log.
         self.assertNotRegex(vm.get_log(), 'iscard|allocate')
+
+    def test_lost_slots(self):
+        """KVM does not take memory back that has been logged.  The request that
+        needs it fails, the VM stops, and a reset mends it."""
+        vm, console = self.start_faulty(
+            'vm', payload=f'wait convert,{AREA},private=1 zero,{AREA}')
+        console.expect('^waiting')
+        vm.cmd('calc-dirty-rate', **{'calc-time': 60, 'mode': 'dirty-bitmap'})
+        self.wait_for('memory is logged', lambda:
+                      self.slots(vm)[0]['binding'] == 'dirty-log')
+        self.arm('slot', ENOMEM)
+        self.press_key(vm)
+        vm.event_wait('STOP')
+        self.assertEqual(vm.cmd('query-status')['status'], 'internal-error')
+        self.assertIn('lost', [slot['binding'] for slot in self.slots(vm)])
+        self.assertEqual(self.info(vm)['conversion']['private'], 0)
+        reply = vm.qmp('cont')
+        self.assertIn('Resetting', reply['error']['desc'])
+
+        self.disarm()
+        vm.cmd('system_reset')
+        self.wait_for('reset', lambda: vm.cmd('query-status')['status']
+                      == 'prelaunch')
+        vm.cmd('cont')
+        console.expect('^waiting')
+        self.press_key(vm)
+        console.expect('^done 0 failed')
+        self.assertEqual(self.info(vm)['conversion']['private'], 64 * 1024)
+
+    def test_no_slots(self):
+        """At the start, QEMU ends."""
+        vm = self.machine_vm('vm', payload='hello')
+        self.inject_faults(vm)
+        self.arm('slot', ENOMEM)
+        self.assert_refused(vm, "KVM does not take the guest's memory at")
 
     def test_unknown_fault(self):
         """KVM says something about a memory fault that QEMU does not know."""
