@@ -96,22 +96,34 @@ typedef struct Change {
     bool before_is_changed;     /* the bits of what is to change */
 } Change;
 
-/* The next run to change from @page, counted from first; 0 if there is none */
-static uint64_t change_next_run(const Change *c, uint64_t *page)
+/* Before the first run, for change_next_run() */
+static GuestMemfdPiece change_no_run(const Change *c)
+{
+    return (GuestMemfdPiece) {
+        .map = c->map,
+        .offset = c->first * c->map->page_size,
+    };
+}
+
+/* Go from one run to the next.  Returns false if there is none. */
+static bool change_next_run(const Change *c, GuestMemfdPiece *run)
 {
     const unsigned long *before = c->many ?: c->few;
     const uint64_t n = c->last - c->first;
+    uint64_t page = (run->offset + run->size) / c->map->page_size - c->first;
+    uint64_t end = n;
 
-    if (!c->mixed) {
-        return *page == 0 ? n : 0;
+    if (c->mixed) {
+        page = next_page(before, page, n, c->before_is_changed);
+        end = next_page(before, page, n, !c->before_is_changed);
     }
-    *page = next_page(before, *page, n, c->before_is_changed);
-    return *page >= n ? 0 : next_page(before, *page, n,
-                                      !c->before_is_changed) - *page;
+    run->offset = (c->first + page) * c->map->page_size;
+    run->size = (end - page) * c->map->page_size;
+    return run->size;
 }
 
-#define CHANGE_FOREACH_RUN(c, page, n)                  \
-    for (page = 0; (n = change_next_run(c, &page)); page += n)
+#define CHANGE_FOREACH_RUN(c, run)                      \
+    for (run = change_no_run(c); change_next_run(c, &run);)
 
 static bool change_init(Change *c, const GuestMemfdPiece *piece,
                         bool to_private)
@@ -147,30 +159,28 @@ static bool change_init(Change *c, const GuestMemfdPiece *piece,
     return runs;
 }
 
+/* All runs that begin before @end */
 static void change_discard(const Change *c, uint64_t end)
 {
-    GuestMemfdMap *map = c->map;
-    uint64_t page, n;
+    GuestMemfdPiece run;
 
-    CHANGE_FOREACH_RUN(c, page, n) {
-        if (page >= end) {
+    CHANGE_FOREACH_RUN(c, run) {
+        if (run.offset >= end) {
             return;
         }
-        map->ops->discard(map, (c->first + page) * map->page_size,
-                          n * map->page_size);
+        c->map->ops->discard(c->map, run.offset, run.size);
     }
 }
 
 static int change_populate(const Change *c)
 {
-    GuestMemfdMap *map = c->map;
-    uint64_t page, n;
+    GuestMemfdPiece run;
 
-    CHANGE_FOREACH_RUN(c, page, n) {
-        int ret = map->ops->populate(map, (c->first + page) * map->page_size,
-                                     n * map->page_size);
+    CHANGE_FOREACH_RUN(c, run) {
+        int ret = c->map->ops->populate(c->map, run.offset, run.size);
+
         if (ret) {
-            change_discard(c, page);
+            change_discard(c, run.offset);
             return ret;
         }
     }
@@ -200,18 +210,18 @@ static int change_apply(const Change *c, bool to_private)
 
 static bool change_revert(const Change *c, bool to_private)
 {
-    GuestMemfdMap *map = c->map;
-    uint64_t page, n;
+    const uint64_t page_size = c->map->page_size;
+    GuestMemfdPiece run;
 
-    CHANGE_FOREACH_RUN(c, page, n) {
-        Change run = {
-            .map = map,
-            .first = c->first + page,
-            .last = c->first + page + n,
-            .pages = n,
+    CHANGE_FOREACH_RUN(c, run) {
+        Change one = {
+            .map = c->map,
+            .first = run.offset / page_size,
+            .last = (run.offset + run.size) / page_size,
+            .pages = run.size / page_size,
         };
 
-        if (change_apply(&run, !to_private)) {
+        if (change_apply(&one, !to_private)) {
             return false;
         }
     }
@@ -253,7 +263,7 @@ static int change_acquire_begin(const Change *c, bool to_private)
 {
     GuestMemfdMap *map = c->map;
     const uint64_t size = (c->last - c->first) * map->page_size;
-    uint64_t page, n;
+    GuestMemfdPiece run;
     int ret;
 
     if (to_private || !map->ops->acquire) {
@@ -262,9 +272,8 @@ static int change_acquire_begin(const Change *c, bool to_private)
     ret = map->ops->acquire(map, c->first * map->page_size, size) ?:
           change_begin(c, to_private);
     if (ret && ret != -ENOTRECOVERABLE) {
-        CHANGE_FOREACH_RUN(c, page, n) {
-            map->ops->drop(map, (c->first + page) * map->page_size,
-                           n * map->page_size, false);
+        CHANGE_FOREACH_RUN(c, run) {
+            map->ops->drop(map, run.offset, run.size, false);
         }
     }
     return ret;
@@ -296,20 +305,14 @@ static int change_finish(const Change *c, bool to_private)
  */
 static int change_undo(const Change *c, bool to_private)
 {
-    GuestMemfdMap *map = c->map;
-    uint64_t page, n;
+    GuestMemfdPiece run;
 
-    CHANGE_FOREACH_RUN(c, page, n) {
-        GuestMemfdPiece piece = {
-            .map = map,
-            .offset = (c->first + page) * map->page_size,
-            .size = n * map->page_size,
-        };
+    CHANGE_FOREACH_RUN(c, run) {
         Change back;
         int ret;
 
         /* Only pages that are still in that state, as in change_finish() */
-        if (!change_init(&back, &piece, !to_private)) {
+        if (!change_init(&back, &run, !to_private)) {
             continue;
         }
         ret = change_begin(&back, !to_private);
