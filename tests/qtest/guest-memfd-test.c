@@ -1366,6 +1366,23 @@ static void test_cpr(const void *opaque)
     qtest_quit(qts);
 }
 
+/* Memory that no other process can have would be lost in an exec, unnoticed. */
+static void test_cpr_unshared(const void *opaque)
+{
+    g_autofree char *args = machine_args(opaque);
+    QTestState *qts = qtest_initf("%s -m 64M", args);
+
+    qtest_qmp_assert_success(qts, "{'execute': 'migrate-set-parameters', "
+                             "'arguments': {'mode': 'cpr-exec', "
+                             "'cpr-exec-command': ['/bin/false']}}");
+    assert_fails(qtest_qmp(qts, "{'execute': 'migrate', 'arguments': "
+                           "{'uri': 'file:/dev/null'}}"),
+                 "is not compatible with CPR");
+    qtest_qmp_assert_success(qts, "{'execute': 'migrate-set-parameters', "
+                             "'arguments': {'cpr-exec-command': []}}");
+    qtest_quit(qts);
+}
+
 static void test_background_snapshot(const void *opaque)
 {
     QTestState *qts = start(&pc, "");
@@ -1842,6 +1859,7 @@ int main(int argc, char **argv)
     add_test("migration/postcopy", NULL, test_postcopy, NULL,
              NEED_GMEM | NEED_UFFD);
     add_test("migration/cpr", NULL, test_cpr, NULL, NEED_GMEM);
+    add_test("migration/cpr-unshared", NULL, test_cpr_unshared, &pc, NEED_KVM);
     add_test("migration/background-snapshot", NULL, test_background_snapshot,
              NULL, NEED_GMEM | NEED_UFFD);
 
