@@ -25,6 +25,7 @@ from guest_memfd import MIB
 # ballast has been sent when a part of the ballast has.
 SHARED = (16 * MIB, 1 * MIB)
 PRIVATE = (24 * MIB, 256 * 1024)
+RINGS = (26 * MIB, 64 * 1024)
 TOGGLED = (28 * MIB, 32 * 1024)
 BALLAST = (32 * MIB, 8 * MIB)
 MEMORY = 64
@@ -80,12 +81,22 @@ class Guest:
         return self.vm.cmd('query-status')['status']
 
 
+def query(test, guest):
+    """All that can be asked for."""
+    guest.cmd('query-guest-memfd')
+    test.assertIn('split', guest.hmp('info guest-memfd'))
+    guest.cmd('query-stats', target='vm')
+    guest.hmp('info mtree -f')
+    guest.hmp('info ramblock')
+
+
 class Operation:
     held = False
     guest_runs = True   # while it is held
     # Afterwards
     resets = False      # all memory is shared, and the guest has begun anew
     restores = False    # the memory is as it was when the guest was prepared
+    spent = False       # nothing more can be done with the guest
 
     def __init__(self, test, guest, row):
         self.test = test
@@ -152,8 +163,13 @@ class Relay:
             pass
 
     def close(self):
+        """Both ends of what is connected see the end."""
         self.go_on.set()
         for sock in self.sockets:
+            try:
+                sock.shutdown(socket.SHUT_RDWR)     # wakes its thread as well
+            except OSError:
+                pass        # it was not connected
             sock.close()
 
 
@@ -174,13 +190,22 @@ class Migrate(Operation):
         guest.cmd('migrate-set-capabilities', capabilities=[
             {'capability': name, 'state': name in self.capabilities}
             for name in self.test.CAPABILITIES])
-        guest.cmd('migrate-set-parameters', **{'max-bandwidth': 0, **self.parameters,
-                                               **limits})
+        guest.cmd('migrate-set-parameters', **{
+            'mode': 'normal', 'max-bandwidth': 0, **self.parameters, **limits})
 
     def incoming(self, uri):
         self.target = self.test.new_guest(self.row, '-incoming', 'defer')
         self.set_up(self.target, {})
         self.target.cmd('migrate-incoming', uri=uri)
+
+    def connect(self, name):
+        """A relay; the URIs of its two ends."""
+        sockets = self.test.socket_dir().name
+        source = os.path.join(sockets, 'source' + name)
+        target = os.path.join(sockets, 'target' + name)
+        self.relay = Relay(source, target, HELD_AT)
+        self.test.addCleanup(self.relay.close)
+        return 'unix:' + source, 'unix:' + target
 
     def prepare(self):
         limits = {}
@@ -188,13 +213,8 @@ class Migrate(Operation):
             self.uri = 'file:' + self.path
             limits = {'max-bandwidth': RATE}
         else:
-            sockets = self.test.socket_dir().name
-            target = os.path.join(sockets, 'target')
-            source = os.path.join(sockets, 'source')
-            self.uri = 'unix:' + source
-            self.incoming('unix:' + target)
-            self.relay = Relay(source, target, HELD_AT)
-            self.test.addCleanup(self.relay.close)
+            self.uri, target = self.connect('')
+            self.incoming(target)
         self.guest.run(f'dirty,{extent(BALLAST)},passes=0')
         self.set_up(self.guest, limits)
 
@@ -253,6 +273,16 @@ class Migrate(Operation):
         return self.guest
 
 
+class Incoming(Migrate):
+    """What can be asked of the destination meanwhile."""
+
+    def start(self):
+        super().start()
+        query(self.test, self.target)
+        self.test.assertEqual(self.target.status(), 'inmigrate')
+        self.test.assertEqual(self.test.private_size(self.target), 0)
+
+
 class Cancel(Migrate):
     def finish(self):
         if self.begun:
@@ -296,12 +326,22 @@ class Snapshot(Migrate):
         return self.give_up()
 
 
+class CprReboot(Migrate):
+    """Saves to a file, of a VM that is stopped at once."""
+    guest_runs = False
+
+    def start(self):
+        self.guest.cmd('migrate', uri=self.uri)
+        self.begun = True
+
+
 class Refusal(Operation):
     """A migration that is set up like that, and does not begin."""
 
     def start(self):
         sockets = self.test.socket_dir().name
-        self.guest.cmd('migrate-set-parameters', **self.row['parameters'])
+        self.guest.cmd('migrate-set-parameters', **self.row.get('parameters', {}))
+        self.set_capabilities(True)
         try:
             # cpr-transfer takes the second one, the others the first alone.
             self.guest.cmd('migrate', channels=[
@@ -311,6 +351,15 @@ class Refusal(Operation):
                 for kind in self.row.get('channels', ['main'])])
         finally:
             self.guest.cmd('migrate-set-parameters', mode='normal')
+            self.set_capabilities(False)
+            # It has not even begun.
+            self.test.assertNotEqual(self.guest.cmd('query-migrate').get('status'),
+                                     'failed')
+
+    def set_capabilities(self, state):
+        self.guest.cmd('migrate-set-capabilities', capabilities=[
+            {'capability': name, 'state': state}
+            for name in self.row.get('capabilities', [])])
 
 
 class Postcopy(Migrate):
@@ -340,6 +389,23 @@ class Postcopy(Migrate):
         self.wait_until(self.target, 'completed')
         self.test.drop(self.source)
         return self.target
+
+
+class Recover(Postcopy):
+    """The same, after the connection has broken, and was made anew."""
+
+    def start(self):
+        super().start()
+        self.relay.close()
+        for guest in self.source, self.target:
+            self.wait_until(guest, 'postcopy-paused')
+        query(self.test, self.target)
+        source, target = self.connect('again')
+        self.relay.go_on.set()
+        self.target.cmd('migrate-recover', uri=target)
+        self.source.cmd('migrate', uri=source, resume=True)
+        for guest in self.source, self.target:
+            self.wait_until(guest, 'postcopy-active')
 
 
 class Hmp(Operation):
@@ -477,15 +543,20 @@ class Dump(Operation):
 
     def start(self):
         path = self.test.scratch_file('dump')
-        self.guest.cmd('dump-guest-memory', paging=False, protocol='file:' + path,
-                       **self.row.get('parameters', {}))
-        done = self.guest.cmd('query-dump')
+        parameters = self.row.get('parameters', {})
+        self.guest.cmd('dump-guest-memory', protocol='file:' + path,
+                       **{'paging': False, **parameters})
+        done = self.test.wait_for('the dump has ended', self.ended)
         self.test.assertEqual(done['status'], 'completed')
-        if self.test.column in ('nothing', 'some'):
+        # By virtual address, some memory may be there more than once.
+        if self.test.column in ('nothing', 'some') and not parameters.get('paging'):
             self.test.assertEqual(done.get('private', 0), min(
-                self.private_size(),
-                self.row.get('parameters', {}).get('length', 1 << 60)), done)
+                self.private_size(), parameters.get('length', 1 << 60)), done)
         os.unlink(path)
+
+    def ended(self):
+        done = self.guest.cmd('query-dump')
+        return done if done['status'] != 'active' else None
 
 
 class Pmemsave(Operation):
@@ -597,6 +668,39 @@ class Balloon(Operation):
                        f'fill,{extent(self.at)},seed={seed}')
 
 
+class Report(Balloon):
+    """Free page reporting: the same without asking for it back."""
+
+    def start(self):
+        seed = 2 if self.test.column == 'some' else 1
+        # The device has the queue for hints before the one for reports.
+        self.guest.run(f'report,{extent(self.at)},queue=4 zero,{extent(self.at)} '
+                       f'fill,{extent(self.at)},seed={seed}')
+
+
+class Hint(Migrate):
+    """Free page hints, which a migration asks for, or nobody does."""
+    at = (BALLAST[0] + BALLAST[1] // 2, BALLAST[1] // 2)
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.asked = self.test.column in ('nothing', 'first')
+        self.held = self.asked
+
+    def prepare(self):
+        if self.asked:
+            super().prepare()
+
+    def start(self):
+        if not self.asked:
+            self.guest.run(f'hint,{extent(self.at)},unasked=1')
+            return
+        self.guest.send(f'hint,{extent(self.at)}')
+        self.guest.console.expect('^hint: ready')
+        super().start()
+        self.guest.console.expect('^served$')
+
+
 class Stop(Operation):
     held = True
     guest_runs = False
@@ -649,20 +753,158 @@ class Shadow(Operation):
         self.guest.run('shadow ' * 10)
 
 
-class Query(Operation):
-    """All that can be asked for."""
+class Suspend(Operation):
+    """To RAM.  The payload begins anew when it wakes up, its memory does not.  It
+    does not restore what the PCI devices have lost."""
+    spent = True
 
     def start(self):
-        self.guest.cmd('query-guest-memfd')
-        self.test.assertIn('split', self.guest.hmp('info guest-memfd'))
-        self.guest.cmd('query-stats', target='vm')
-        self.guest.hmp('info mtree -f')
-        self.guest.hmp('info ramblock')
+        self.guest.send('suspend serve')
+        self.guest.console.expect('^suspended')
+        self.test.wait_for('it is suspended', lambda:
+                           self.guest.status() == 'suspended')
+        query(self.test, self.guest)
+        self.guest.cmd('system_wakeup')
+        self.guest.console.expect('^serving')
+
+    def finish(self):
+        if self.test.column == 'storm':
+            # Who has toggled it does not run any more.
+            self.guest.run(f'convert,base={TOGGLED[0]},size={2 * TOGGLED[1]},private=0')
+        return self.guest
+
+
+def config(slot, offset, size, value):
+    """The payload writes to a device's configuration space."""
+    return (f'out,port=0xcf8,size=4,value={1 << 31 | slot << 11 | offset & ~3:#x} '
+            f'out,port={0xcfc + offset % 4:#x},size={size},value={value:#x}')
+
+
+class Smram(Operation):
+    """The guest opens, closes and moves what System Management Mode would have."""
+
+    def start(self):
+        for smram, esmramc in ((0x4a, 0x80), (0x4a, 0x81), (0x0a, 0x87), (0x02, 0)):
+            self.guest.run(f'{config(0, 0x9e, 1, esmramc)} {config(0, 0x9d, 1, smram)}')
+        query(self.test, self.guest)
+
+
+class Bar(Operation):
+    """A device's memory moves to another address, and takes its state with it."""
+    BAR, WINDOW = 0x18, 0xd0000000
+
+    def device(self):
+        """Slot, and the address of its memory."""
+        for bus in self.guest.cmd('query-pci'):
+            for device in bus['devices']:
+                if device['qdev_id'] == 'shmem':
+                    memory, = (region for region in device['regions']
+                               if region['bar'] == 2)
+                    return device['slot'], memory['address']
+        return self.test.fail('it is not there')
+
+    def start(self):
+        slot, old = self.device()
+        new = self.WINDOW if old != self.WINDOW else self.WINDOW + 64 * MIB
+        old, new = ((at, 64 * 1024) for at in (old, new))
+        enable, private = config(slot, 4, 2, 6), self.test.column != 'nothing'
+        move = ' '.join([config(slot, 4, 2, 0), config(slot, self.BAR, 4, new[0]),
+                         config(slot, self.BAR + 4, 4, 0), enable])
+        self.guest.run(f'{enable} convert,{extent(old)},private={int(private)} '
+                       f'fill,{extent(old)},seed=5')
+        before = self.checksum(old)
+        self.guest.run(move)
+        self.test.assertEqual(self.device()[1], new[0])
+        self.guest.run(f'convert,{extent(old)},private=1,expect=22')
+        self.test.assertEqual(self.checksum(new), before)
+        if private:
+            self.guest.run(f'convert,{extent(new)},private=0 zero,{extent(new)}')
+
+    def checksum(self, where):
+        self.guest.send(f'checksum,{extent(where)}')
+        checksum = self.guest.console.expect(r'^checksum (\w+)$')[1]
+        self.guest.console.expect('^served$')
+        return checksum
+
+
+class Edu(Operation):
+    """A device that does DMA by itself."""
+    AT, VIA = 'base=33M,size=4K', 'at=33M,via=32M'
+
+    def start(self):
+        private = f'convert,{self.AT},private=1'
+        shared = f'convert,{self.AT},private=0'
+        self.guest.run({
+            'nothing': f'edu,{self.VIA}',
+            'first': f'edu,{self.VIA},during=1,refused=1',
+            'last': f'{private} edu,{self.VIA},during=0',
+        }.get(self.test.column, f'{private} edu,{self.VIA},refused=1 {shared} '
+                                f'edu,{self.VIA}') + f' {shared}')
+
+
+class Virtio(Operation):
+    """Each part of a request in private memory, or while a disk is at it."""
+
+    def start(self):
+        disk = ',disk=1,flight=1' if self.test.column in ('last', 'first') else ''
+        self.guest.run(f'virtio,{extent(RINGS)}{disk}')
+
+
+class Vhost(Operation):
+    """A ring is started and stays so; the guest changes its memory map then."""
+    held = True
+
+    def start(self):
+        self.guest.run(f'ring,type={self.row["type"]},base={RINGS[0]}')
+        if self.guest.peer:
+            self.test.wait_for('the daemon has the memory', lambda:
+                               self.guest.peer.SET_MEM_TABLE in self.guest.peer.requests)
+
+    def finish(self):
+        self.guest.run('shadow')
+        if self.guest.peer:
+            self.test.assertTrue(self.guest.peer.is_alive())
+        return self.guest
+
+
+class OwnMemory(Operation):
+    """A device that is memory, and may be told to write it back."""
+
+    def start(self):
+        device, = (device['data'] for device in self.guest.cmd('query-memory-devices')
+                   if device['data'].get('id') == self.row['device'])
+        where = extent((device.get('addr') or device.get('memaddr'), 64 * 1024))
+        flush = self.row.get('flush', '')
+        self.guest.run(f'fill,{where},seed=5 {flush} verify,{where},seed=5')
+        if self.test.column != 'nothing':
+            self.guest.run(f'convert,{where},private=1 zero,{where} fill,{where},seed=6 '
+                           f'{flush} verify,{where},seed=6 '
+                           f'convert,{where},private=0 zero,{where}')
+
+
+class Cases(Operation):
+    """What the guest does by itself."""
+
+    def start(self):
+        self.guest.run(self.row['cases'])
+
+
+class Query(Operation):
+    """All that can be asked for."""
+    held = True
+
+    def start(self):
+        query(self.test, self.guest)
+
+    def finish(self):
+        query(self.test, self.guest)
+        return self.guest
 
 
 OPERATIONS = {
-    'migrate': Migrate, 'cancel': Cancel, 'pause': Pause, 'snapshot': Snapshot,
-    'refusal': Refusal, 'postcopy': Postcopy,
+    'migrate': Migrate, 'incoming': Incoming, 'cancel': Cancel, 'pause': Pause,
+    'snapshot': Snapshot, 'refusal': Refusal, 'cpr-reboot': CprReboot,
+    'postcopy': Postcopy, 'recover': Recover, 'hint': Hint,
     'hmp': Hmp, 'savevm': SaveVM, 'loadvm': LoadVM, 'delvm': DelVM,
     'snapshot-save': SnapshotSave, 'snapshot-load': SnapshotLoad,
     'snapshot-delete': SnapshotDelete,
@@ -670,5 +912,7 @@ OPERATIONS = {
     'dump': Dump, 'pmemsave': Pmemsave, 'xp': Examine, 'gdb': Gdb,
     'plug': Plug, 'unplug': Unplug, 'balloon': Balloon,
     'stop': Stop, 'reset': Reset, 'reboot': Reboot, 'reset-stopped': ResetStopped,
-    'shadow': Shadow, 'query': Query,
+    'suspend': Suspend, 'shadow': Shadow, 'smram': Smram, 'query': Query,
+    'report': Report, 'bar': Bar, 'edu': Edu, 'virtio': Virtio, 'vhost': Vhost,
+    'own-memory': OwnMemory, 'cases': Cases,
 }
