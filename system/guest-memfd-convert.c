@@ -50,6 +50,13 @@
  */
 #define GUEST_MEMFD_GIVE_WAY_US 100
 
+/*
+ * A request that has changed so much, in bytes, gives way at its end as well: a
+ * guest that makes one after another would hold the BQL nearly all the time.
+ * Smaller ones take no longer than the sleep.
+ */
+#define GUEST_MEMFD_GIVE_WAY_AFTER (1 * MiB)
+
 /* How long to wait before looking whether a vCPU has to stop, in ms */
 #define GUEST_MEMFD_WAIT_MS 10
 
@@ -549,13 +556,17 @@ void guest_memfd_conversion_failed(hwaddr start, uint64_t size,
 int64_t guest_memfd_convert(hwaddr start, hwaddr size, bool to_private,
                             CPUState *cpu)
 {
-    bool give_way = !bql_locked();
+    const bool give_way = !bql_locked();
     int64_t ret = -EINVAL;
     BQL_LOCK_GUARD();
 
     if (size && QEMU_IS_ALIGNED(start | size, qemu_real_host_page_size()) &&
         start + size > start) {
         ret = guest_memfd_convert_range(start, size, to_private, give_way, cpu);
+    }
+    if (give_way && ret * (int64_t)qemu_real_host_page_size() >=
+                    GUEST_MEMFD_GIVE_WAY_AFTER) {
+        request_give_way();
     }
     if (ret == -EINTR) {
         return ret;

@@ -6,6 +6,8 @@
 #
 # Copyright (c) 2026 The qemu-gmem developers
 
+import glob
+
 from guest_memfd import GuestMemfdTest, MIB
 
 EIO = 5
@@ -13,6 +15,7 @@ PART = 16 * MIB         # see guest-memfd-convert.c
 SIZE = 6 * PART
 AREA = f'base=64M,size={SIZE}'
 HOUR = 3600             # a request sleeps so long between two parts
+NANOSLEEP = '35'        # the system call's number
 
 
 class GuestMemfdPrivateLong(GuestMemfdTest):
@@ -69,6 +72,30 @@ class GuestMemfdPrivateLong(GuestMemfdTest):
         self.wait_for('the first part', lambda: self.private(vm) ==
                       (SIZE - PART if private else PART))
         return vm, console
+
+    @staticmethod
+    def sleeps(vm):
+        """Is a thread of QEMU in nanosleep()?"""
+        for path in glob.glob(f'/proc/{vm.get_pid()}/task/*/syscall'):
+            with open(path, encoding='ascii') as syscall:
+                if syscall.read().split()[0] == NANOSLEEP:
+                    return True
+        return False
+
+    def test_give_way(self):
+        """A request of one part gives way at its end: the next one may follow
+        at once."""
+        vm, console = self.start_faulty(
+            'vm', payload=f'wait convert,base=64M,size={PART},private=1')
+        console.expect('^waiting')
+        self.arm('give-way', HOUR)
+        self.press_key(vm)
+        self.wait_for('QEMU gives way', lambda: self.sleeps(vm))
+        self.assertEqual(self.private(vm), PART)
+        self.disarm()
+        vm.cmd('stop')
+        vm.cmd('cont')
+        console.expect('^done 0 failed')
 
     STOPS = (('stop_to_private', 0), ('stop_to_shared', 1))
 
