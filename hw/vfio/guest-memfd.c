@@ -5,6 +5,8 @@
  * it maps what the guest's IOMMU maps instead, and nothing would unmap memory
  * that becomes private: such devices are refused.
  *
+ * A memory device that VFIO could not map as a whole is not plugged.
+ *
  * Copyright (c) 2026 The qemu-gmem developers
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -13,6 +15,7 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qemu/error-report.h"
+#include "qemu/units.h"
 #include "hw/boards.h"
 #include "hw/pci/pci.h"
 #include "hw/pci/pci_device.h"
@@ -22,6 +25,8 @@
 #include "system/system.h"
 #include "guest-memfd.h"
 #include "vfio-listener.h"
+#include <linux/capability.h>
+#include <sys/resource.h>
 
 static void viommu_error(Error **errp)
 {
@@ -51,6 +56,56 @@ static void check_viommus(Notifier *n, void *opaque)
     }
 }
 
+/* A number in /proc/self/status; 0 if it is not there */
+static uint64_t process_status(const char *key, int base)
+{
+    g_autofree char *status = NULL;
+    const char *line;
+
+    if (!g_file_get_contents("/proc/self/status", &status, NULL, NULL)) {
+        return 0;
+    }
+    line = strstr(status, key);
+    return line ? g_ascii_strtoull(line + strlen(key), NULL, base) : 0;
+}
+
+/*
+ * May so much more memory be locked?  What iommufd locks counts for all processes
+ * of the user: the kernel may say no later.
+ */
+static bool check_locked(uint64_t size, Error **errp)
+{
+    uint64_t locked = 0;
+    bool type1 = false, iommufd = false;
+    VFIODevice *device;
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_MEMLOCK, &limit) || limit.rlim_cur == RLIM_INFINITY ||
+        process_status("\nCapEff:", 16) >> CAP_IPC_LOCK & 1) {
+        return true;
+    }
+    QLIST_FOREACH(device, &vfio_device_list, global_next) {
+        /* Of the memory that an mdev can access, it locks what it does. */
+        type1 |= !device->mdev && !device->iommufd;
+        iommufd |= !device->mdev && device->iommufd;
+    }
+    /* Each has its own count. */
+    if (type1) {
+        locked = process_status("\nVmLck:", 10) * KiB;
+    }
+    if (iommufd) {
+        locked = MAX(locked, process_status("\nVmPin:", 10) * KiB);
+    }
+    if ((type1 || iommufd) && locked + size > limit.rlim_cur) {
+        error_setg(errp, "not all of this memory could be mapped for assigned "
+                   "devices: %" PRIu64 " bytes are locked for them, %" PRIu64
+                   " more are needed, and the process may lock %" PRIu64
+                   " (RLIMIT_MEMLOCK)", locked, size, (uint64_t)limit.rlim_cur);
+        return false;
+    }
+    return true;
+}
+
 static int check_plug(NotifierWithReturn *n, void *opaque, Error **errp)
 {
     MemoryRegion *mr = opaque;
@@ -58,6 +113,9 @@ static int check_plug(NotifierWithReturn *n, void *opaque, Error **errp)
     VFIODevice *device;
     ERRP_GUARD();
 
+    if (!check_locked(memory_region_size(mr), errp)) {
+        return -ENOMEM;
+    }
     QLIST_FOREACH(device, &vfio_device_list, global_next) {
         if (device->bcontainer &&
             !vfio_ram_discard_check_mappings(device->bcontainer, pages, errp)) {

@@ -200,6 +200,24 @@ class GuestMemfdVfio(GuestMemfdTest):
         self.press_key(vm)
         console.expect('^done 0 failed')
 
+    def plug_locked(self, iommufd):
+        """A DIMM whose memory the process must not lock is refused; a smaller
+        one is not."""
+        vm = self.machine_vm(
+            'vm', *self.device(0, iommufd), '-m', '64M,maxmem=2G,slots=4',
+            memory=64, payload='wait edu,at=4G,via=32M')
+        vm._wrapper = limited(128 * MIB)
+        vm.launch()
+        console = self.console(vm)
+        console.expect('^waiting')
+        with self.assertRaisesRegex(ExecuteError, 'RLIMIT_MEMLOCK'):
+            self.plug(vm, 128)
+        self.assertEqual(vm.cmd('query-memory-devices'), [])
+        vm.cmd('object-del', id='mem1')
+        self.plug(vm, 32)
+        self.press_key(vm)
+        console.expect('^done 0 failed')
+
     def test_plug_iommufd(self):
         """There is no such limit with iommufd."""
         vm, console = self.start(
@@ -249,6 +267,8 @@ GuestMemfdVfio.add_cases('refused', (
     ('refused_type1', False, 32 * MIB, 64, 'cannot map its memory for DMA'),
     ('refused_iommufd', True, 32 * MIB, 64, 'cannot map its memory for DMA'),
 ))
+GuestMemfdVfio.add_cases('plug_locked', (('plug_locked_type1', False),
+                                         ('plug_locked_iommufd', True)))
 GuestMemfdVfio.add_cases('viommu', (
     ('viommu_intel', 'intel-iommu', True),
     ('viommu_intel_last', 'intel-iommu', False),
