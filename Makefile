@@ -39,7 +39,7 @@ check: deps ## all tests; the parts are check-unit, -qtest, -functional, -upstre
 check-unit check-qtest check-functional check-upstream: deps
 	@scripts/check $(@:check-%=%)
 
-check-long: deps ## 100,000 requests of each kind, and the table of meetings
+check-long: deps ## 100,000 requests of each kind, and the whole table of meetings
 	@scripts/check long
 
 check-sanitize: deps ## unit, qtest and functional tests with the sanitizers

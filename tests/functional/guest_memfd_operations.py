@@ -160,16 +160,21 @@ class Relay:
                         self.passed += len(data)
                 target.sendall(data)
         except OSError:
-            pass
+            self.shut_down(source, target)
 
-    def close(self):
-        """Both ends of what is connected see the end."""
-        self.go_on.set()
-        for sock in self.sockets:
+    @staticmethod
+    def shut_down(*sockets):
+        for sock in sockets:
             try:
                 sock.shutdown(socket.SHUT_RDWR)     # wakes its thread as well
             except OSError:
                 pass        # it was not connected
+
+    def close(self):
+        """Both ends of what is connected see the end."""
+        self.go_on.set()
+        self.shut_down(*self.sockets)
+        for sock in self.sockets:
             sock.close()
 
 
