@@ -6,8 +6,12 @@
 #
 # The guests are the lab's: QEMU_TEST_GMEM_GUESTS is a directory with bzImage,
 # guest-initramfs.cpio and payload.elf.  Where KVM cannot run them the tests
-# are skipped, or fail if QEMU_TEST_GMEM_REQUIRED is set.  Time limits are
-# QEMU_TEST_GMEM_SLOW times as long, for QEMU with a sanitizer.
+# are skipped, or fail if QEMU_TEST_GMEM_REQUIRED is set.
+#
+# No test depends on how fast anything is: what has to be under way is held, and
+# what has to come is waited for.  The one time limit, HANG, is there to end a
+# test that hangs; it is QEMU_TEST_GMEM_SLOW times as long for QEMU with a
+# sanitizer.
 
 import logging
 import os
@@ -17,10 +21,15 @@ import struct
 import threading
 import time
 
+from qemu.machine import QEMUMachine
 from qemu_test import QemuSystemTest
 
 MIB = 1 << 20
 SLOW = int(os.getenv('QEMU_TEST_GMEM_SLOW', '1'))
+LONG = int(os.getenv('QEMU_TEST_GMEM_LONG', '1'))   # times as many requests
+# Seconds, many times as many as anything takes on a machine that is overloaded;
+# yet far fewer than scripts/check gives the whole program.
+HANG = 600 * SLOW * min(LONG, 10)
 # In the guest: its memory in KiB
 MEMTOTAL = "awk '/^MemTotal/ { print $2 }' /proc/meminfo"
 # What Linux names the file
@@ -32,7 +41,7 @@ console_log = logging.getLogger('console')
 
 
 class Console:
-    """What a guest writes, and how to answer; each wait has a time limit."""
+    """What a guest writes, and how to answer."""
 
     def __init__(self, test, vm, path=None):
         self.test = test
@@ -77,11 +86,10 @@ class Console:
         self.check(end)
         self.pending = self.pending[end:]
 
-    def expect(self, pattern, timeout=120):
+    def expect(self, pattern):
         """Reads on until the pattern has come; returns its match."""
         pattern = re.compile(pattern.encode(), re.MULTILINE)
-        timeout *= SLOW
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + HANG
         while True:
             match = pattern.search(self.pending)
             self.check(match.end() if match else len(self.pending))
@@ -91,26 +99,39 @@ class Console:
             left = deadline - time.monotonic()
             if left <= 0:
                 self.fail(f'nothing like {pattern.pattern} on the console '
-                          f'within {timeout} s')
+                          f'within {HANG} s')
             if not self.read(left) and not self.vm.is_running():
                 self.fail(f'QEMU ended before {pattern.pattern} on the console')
 
     def fail(self, why):
         self.test.fail(f'{why}; the last was: {self.pending[-300:]}')
 
-    def run(self, command, timeout=120):
+    def run(self, command):
         """Runs a command in the small Linux guest; returns its output."""
         self.socket.sendall(command.encode() + b'\n')
-        match = self.expect(r'([^\0]*?)^guest: done (\d+)$', timeout)
+        match = self.expect(r'([^\0]*?)^guest: done (\d+)$')
         output = match[1].decode(errors='replace').strip()
         if match[2] != b'0':
             self.test.fail(f'"{command}" in the guest ended with status '
                            f'{match[2].decode()}: {output}')
         return output
 
-    def number(self, command, timeout=120):
+    def number(self, command):
         """As run(), for a command that prints one number."""
-        return int(self.run(command, timeout))
+        return int(self.run(command))
+
+
+class Machine(QEMUMachine):
+    """Waits for what QEMU does until that is a hang."""
+
+    def shutdown(self, hard=False, timeout=HANG):
+        super().shutdown(hard, timeout)
+
+    def wait(self, timeout=HANG):
+        super().wait(timeout)
+
+    def event_wait(self, name, timeout=HANG, match=None):
+        return super().event_wait(name, timeout, match)
 
 
 class VhostUserPeer(threading.Thread):
@@ -181,6 +202,68 @@ class VhostUserPeer(threading.Thread):
                 pass
 
 
+class Relay:
+    """Carries a migration from a socket to another; holds it after so many bytes."""
+
+    def __init__(self, path, target, most):
+        self.target = target
+        self.most = most
+        self.passed = 0
+        self.go_on = threading.Event()
+        self.lock = threading.Lock()
+        self.sockets = [socket.socket(socket.AF_UNIX)]
+        self.sockets[0].bind(path)
+        self.sockets[0].listen()
+        self.run(self.accept)
+
+    @staticmethod
+    def run(function, *args):
+        threading.Thread(target=function, args=args, daemon=True).start()
+
+    def accept(self):
+        try:
+            while True:
+                source, _ = self.sockets[0].accept()
+                target = socket.socket(socket.AF_UNIX)
+                target.connect(self.target)
+                self.sockets += source, target
+                self.run(self.copy, source, target, True)
+                self.run(self.copy, target, source, False)
+        except OSError:
+            pass        # closed
+
+    def copy(self, source, target, hold):
+        try:
+            while True:
+                if hold and self.passed >= self.most:
+                    self.go_on.wait()
+                data = source.recv(65536)
+                if not data:
+                    target.shutdown(socket.SHUT_WR)
+                    return
+                if hold:
+                    with self.lock:
+                        self.passed += len(data)
+                target.sendall(data)
+        except OSError:
+            self.shut_down(source, target)
+
+    @staticmethod
+    def shut_down(*sockets):
+        for sock in sockets:
+            try:
+                sock.shutdown(socket.SHUT_RDWR)     # wakes its thread as well
+            except OSError:
+                pass        # it was not connected
+
+    def close(self):
+        """Both ends of what is connected see the end."""
+        self.go_on.set()
+        self.shut_down(*self.sockets)
+        for sock in self.sockets:
+            sock.close()
+
+
 class GuestMemfdTest(QemuSystemTest):
 
     kvm_works = {}      # by class and QEMU binary: None, or why not
@@ -219,7 +302,7 @@ class GuestMemfdTest(QemuSystemTest):
         good = self._outcome.success    # a test that failed fails but once
         for name, vm in self._vms.items():
             try:
-                vm.shutdown(hard=not good, timeout=30 * SLOW)
+                vm.shutdown(hard=not good)
             except Exception as e:      # pylint: disable=broad-except
                 ended.append(f'{name}: {e}')
             if good and vm.exitcode():
@@ -236,7 +319,7 @@ class GuestMemfdTest(QemuSystemTest):
         vm = self.machine_vm('probe', memory=32, payload='hello')
         try:
             vm.launch()
-            self.console(vm).expect('^done 0 failed', 20)
+            self.console(vm).expect('^done 0 failed')
         except Exception as e:          # pylint: disable=broad-except
             return f'KVM cannot run the guests here: {str(e).strip()}'
         finally:
@@ -244,6 +327,12 @@ class GuestMemfdTest(QemuSystemTest):
                 vm.kill()
             del self._vms['probe']
         return None
+
+    def _new_vm(self, name, *args):
+        vm = Machine(self.qemu_bin, name=name, base_temp_dir=self.workdir,
+                     log_dir=self.log_file())
+        vm.add_args(*args)
+        return vm
 
     def guest_file(self, name):
         path = os.path.join(self.guests, name)
@@ -334,17 +423,33 @@ class GuestMemfdTest(QemuSystemTest):
         self._vms = {name: other for name, other in self._vms.items()
                      if other is not vm}
 
-    def wait_for(self, what, condition, timeout=120):
+    def wait_for(self, what, condition):
         """Returns the first true value that condition() has."""
-        timeout *= SLOW
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + HANG
         while True:
             value = condition()
             if value:
                 return value
             if time.monotonic() > deadline:
-                self.fail(f'not within {timeout} s: {what}')
+                self.fail(f'not within {HANG} s: {what}')
             time.sleep(0.2)
+
+    def migrate_nowhere(self, vm):
+        """Starts a migration to somebody who reads nothing: it goes on until it
+        is cancelled."""
+        path = os.path.join(self.socket_dir().name, 'nowhere')
+        peer = socket.socket(socket.AF_UNIX)
+        self.addCleanup(peer.close)
+        peer.bind(path)
+        peer.listen()
+        vm.cmd('migrate', uri=f'unix:{path}')
+        self.wait_for('a migration', lambda:
+                      vm.cmd('query-migrate')['status'] == 'active')
+
+    def cancel_migration(self, vm):
+        vm.cmd('migrate_cancel')
+        self.wait_for('the migration is cancelled', lambda:
+                      vm.cmd('query-migrate')['status'] == 'cancelled')
 
     # The slots, as query-guest-memfd tells them
 

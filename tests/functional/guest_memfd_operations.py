@@ -11,15 +11,12 @@
 # next to nothing, or as it waits for a command.  So nothing depends on how fast
 # the guest, QEMU or the test is.
 
-import json
 import os
 import re
 import socket
-import threading
-import time
 
 from qemu.qmp import ExecuteError
-from guest_memfd import MIB
+from guest_memfd import HANG, MIB, Relay
 
 # The guest's memory.  A migration sends it by address, so what is below the
 # ballast has been sent when a part of the ballast has.
@@ -63,9 +60,12 @@ class Guest:
     def send(self, words):
         self.vm.console_socket.sendall(words.encode() + b'\n')
 
+    def served(self):
+        self.console.expect('^served$')
+
     def run(self, words):
         self.send(words)
-        self.console.expect('^served$')
+        self.served()
 
     def cmd(self, command, **args):
         try:
@@ -88,6 +88,15 @@ def query(test, guest):
     guest.cmd('query-stats', target='vm')
     guest.hmp('info mtree -f')
     guest.hmp('info ramblock')
+
+
+def start_server(test, *args, **kwargs):
+    vm = test.machine_vm('server', *args, payload='serve', **kwargs)
+    vm.set_console()
+    vm.launch()
+    guest = Guest(test, vm)
+    guest.console.expect('^serving')
+    return guest
 
 
 class Operation:
@@ -114,68 +123,6 @@ class Operation:
 
     def private_size(self):
         return self.test.private_size(self.guest)
-
-
-class Relay:
-    """Carries a migration from a socket to another; holds it after so many bytes."""
-
-    def __init__(self, path, target, most):
-        self.target = target
-        self.most = most
-        self.passed = 0
-        self.go_on = threading.Event()
-        self.lock = threading.Lock()
-        self.sockets = [socket.socket(socket.AF_UNIX)]
-        self.sockets[0].bind(path)
-        self.sockets[0].listen()
-        self.run(self.accept)
-
-    @staticmethod
-    def run(function, *args):
-        threading.Thread(target=function, args=args, daemon=True).start()
-
-    def accept(self):
-        try:
-            while True:
-                source, _ = self.sockets[0].accept()
-                target = socket.socket(socket.AF_UNIX)
-                target.connect(self.target)
-                self.sockets += source, target
-                self.run(self.copy, source, target, True)
-                self.run(self.copy, target, source, False)
-        except OSError:
-            pass        # closed
-
-    def copy(self, source, target, hold):
-        try:
-            while True:
-                if hold and self.passed >= self.most:
-                    self.go_on.wait()
-                data = source.recv(65536)
-                if not data:
-                    target.shutdown(socket.SHUT_WR)
-                    return
-                if hold:
-                    with self.lock:
-                        self.passed += len(data)
-                target.sendall(data)
-        except OSError:
-            self.shut_down(source, target)
-
-    @staticmethod
-    def shut_down(*sockets):
-        for sock in sockets:
-            try:
-                sock.shutdown(socket.SHUT_RDWR)     # wakes its thread as well
-            except OSError:
-                pass        # it was not connected
-
-    def close(self):
-        """Both ends of what is connected see the end."""
-        self.go_on.set()
-        self.shut_down(*self.sockets)
-        for sock in self.sockets:
-            sock.close()
 
 
 class Migrate(Operation):
@@ -599,7 +546,7 @@ class Gdb(Operation):
 
     def start(self):
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(60)
+        self.sock.settimeout(HANG)
         self.sock.connect(self.guest.gdb)
         self.packet(f'm{TOGGLED[0]:x},8')
         word = self.packet(f'm{PRIVATE[0]:x},8')

@@ -45,7 +45,7 @@ class GuestMemfdBoot(GuestMemfdTest):
                                + ('on' if 'secboot' in code else 'off')]
         vm, console = self.start('vm', *args, machine=f'{machine},smm=on',
                                  linux='gmem.mode=wait')
-        console.expect(LINUX_STARTED, 180)
+        console.expect(LINUX_STARTED)
         tseg = TSEG if 'secboot' in (code or '') else 0
         self.assertGreater(
             console.number(MEMTOTAL),
@@ -53,7 +53,7 @@ class GuestMemfdBoot(GuestMemfdTest):
         self.assert_bound(vm, hidden=tseg)
 
         vm.cmd('system_reset')
-        console.expect(after_reset, 180)
+        console.expect(after_reset)
         if after_reset == LINUX_STARTED:
             self.assertIn('Linux', console.run('uname -a'))
             self.assert_bound(vm)

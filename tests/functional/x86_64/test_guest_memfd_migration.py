@@ -9,15 +9,17 @@
 import hashlib
 import os
 
-from guest_memfd import GuestMemfdTest, MIB
+from guest_memfd import GuestMemfdTest, MIB, Relay
 
 GMEM = 'memory-backend-guest-memfd'
 MEMFD = 'memory-backend-memfd'
 MEMORY = 128
 PAGE = 4096
-DIRTY = {'payload': 'dirty,base=32M,size=8M'}
+# What it makes dirty is sent before what it has filled.
+DIRTY = {'payload': 'fill,base=64M,size=16M dirty,base=32M,size=8M'}
+HELD_AT = 12 * MIB
 # KVM writes kvmclock's wall clock anew in the destination.
-LINUX = {'linux': 'gmem.mode=stress gmem.size=16', 'cpu': 'host,kvmclock=off'}
+LINUX = {'linux': 'gmem.mode=stress gmem.size=2', 'cpu': 'host,kvmclock=off'}
 
 
 class GuestMemfdMigration(GuestMemfdTest):
@@ -71,51 +73,76 @@ class GuestMemfdMigration(GuestMemfdTest):
         vm.launch()
         return vm
 
-    def passes(self, vm, count):
-        """Has memory been sent as often as that?"""
-        status = vm.cmd('query-migrate')
-        self.assertIn(status['status'], ('setup', 'active'),
-                      f'too early for {count} passes: {status}')
-        return status.get('ram', {}).get('dirty-sync-count', 0) > count
+    def wait_until(self, vm, *statuses):
+        def reached():
+            status = vm.cmd('query-migrate')
+            if status.get('status') in statuses:
+                return True
+            self.assertNotIn(status.get('status'), ('failed', 'cancelled',
+                                                    'completed'), status)
+            return False
+
+        self.wait_for(f'{vm} is {statuses}', reached)
 
     def finish(self, vm):
-        def finished():
-            status = vm.cmd('query-migrate')
-            self.assertNotIn(status.get('status'), ('failed', 'cancelled'),
-                             status)
-            return status.get('status') == 'completed'
+        self.wait_until(vm, 'completed')
 
-        self.wait_for(f'{vm} has migrated', finished)
-
-    def go(self, source, uri, backend, console):
-        """Starts a migration that will not end by itself: the guest makes
-        more dirty than this, at any time."""
-        source.cmd('migrate-set-parameters', args_dict={
-            'max-bandwidth': 3 * MIB, 'downtime-limit': 1})
+    def go(self, source, relay, uri, backend, console):
+        """Starts a migration that is held when it has sent a part of what the
+        guest makes dirty; that is dirty again afterwards."""
         source.cmd('migrate', uri=uri)
-        self.wait_for('a second pass', lambda: self.passes(source, 1))
+        self.wait_for('a part is sent', lambda: relay.passed >= HELD_AT)
+        self.assertEqual(source.cmd('query-migrate')['status'], 'active')
         if backend == GMEM:
             self.assert_bindings(source, 'dirty-log')
         self.progress(console, 1)
 
+    def relay(self, name):
+        """What holds a migration, where it comes from, and where it goes to."""
+        source, target = (f'{self.socket_dir().name}/{name}-{end}'
+                          for end in ('source', 'target'))
+        relay = Relay(source, target, HELD_AT)
+        self.addCleanup(relay.close)
+        return relay, f'unix:{source}', f'unix:{target}'
+
     @staticmethod
     def let_finish(source):
+        """At the next pass, however fast it is sent."""
         source.cmd('migrate-set-parameters',
-                   args_dict={'max-bandwidth': 0, 'downtime-limit': 60000})
+                   args_dict={'max-bandwidth': 0, 'downtime-limit': 2000000})
+
+    def to_file(self, source, uri, backend, console):
+        """A file cannot hold a migration: it waits at its end, and until then
+        there is time for the guest to write."""
+        source.cmd('migrate-set-capabilities', capabilities=[
+            {'capability': 'pause-before-switchover', 'state': True}])
+        source.cmd('migrate-set-parameters', args_dict={
+            'max-bandwidth': 16 * MIB, 'downtime-limit': 1})
+        source.cmd('migrate', uri=uri)
+        self.wait_until(source, 'active', 'pre-switchover')
+        if backend == GMEM:
+            self.assert_bindings(source, 'dirty-log')
+        self.wait_for('a second pass', lambda: source.cmd('query-migrate')[
+            'ram']['dirty-sync-count'] > 1)
+        self.let_finish(source)
+        self.wait_until(source, 'pre-switchover')
+        source.cmd('migrate-continue', state='pre-switchover')
 
     def migrate(self, machine, guest, from_backend, to_backend, way):
         source, console = self.start_source(machine, guest, from_backend)
+        uri = 'file:' + self.scratch_file('migration')
         if way == 'unix':
-            uri = f'unix:{self.socket_dir().name}/migration'
-            target = self.destination('target', uri, machine, guest, to_backend)
+            relay, uri, target_uri = self.relay('migration')
+            target = self.destination('target', target_uri, machine, guest,
+                                      to_backend)
+            self.go(source, relay, uri, from_backend, console)
+            self.let_finish(source)
+            relay.go_on.set()
+        elif way == 'file':
+            self.to_file(source, uri, from_backend, console)
         else:
-            uri = 'file:' + self.scratch_file('migration')
-        if way == 'stopped':
             source.cmd('stop')
             source.cmd('migrate', uri=uri)
-        else:
-            self.go(source, uri, from_backend, console)
-            self.let_finish(source)
         self.finish(source)
         self.assertEqual(source.cmd('query-status')['status'], 'postmigrate')
         if way != 'unix':
@@ -133,24 +160,26 @@ class GuestMemfdMigration(GuestMemfdTest):
     def test_cancel(self):
         """The guest goes on and the slots are bound; then another one works."""
         source, console = self.start_source('q35', DIRTY, GMEM)
-        uri = f'unix:{self.socket_dir().name}/migration'
-        target = self.destination('cancelled', uri, 'q35', DIRTY, GMEM)
-        self.go(source, uri, GMEM, console)
+        relay, uri, target_uri = self.relay('cancelled')
+        target = self.destination('cancelled', target_uri, 'q35', DIRTY, GMEM)
+        self.go(source, relay, uri, GMEM, console)
         source.cmd('migrate_cancel')
+        relay.close()
         self.wait_for('cancelled', lambda: source.cmd('query-migrate')['status']
                       == 'cancelled')
         self.wait_for('slots are bound again', lambda: {
             slot['binding'] for slot in self.slots(source)
-            if slot['address'] >= MIB} == {'bound'}, 10)
+            if slot['address'] >= MIB} == {'bound'})
         self.assertEqual(source.cmd('query-status')['status'], 'running')
         self.progress(console, 5)
         target.kill()
         del self._vms['cancelled']
 
-        uri = f'unix:{self.socket_dir().name}/again'
-        target = self.destination('target', uri, 'q35', DIRTY, GMEM)
-        self.go(source, uri, GMEM, console)
+        relay, uri, target_uri = self.relay('again')
+        target = self.destination('target', target_uri, 'q35', DIRTY, GMEM)
+        self.go(source, relay, uri, GMEM, console)
         self.let_finish(source)
+        relay.go_on.set()
         self.finish(source)
         self.finish(target)
         self.assert_same_memory(target, self.checksums(source))

@@ -10,12 +10,11 @@ import os
 import re
 import socket
 
-from guest_memfd import GuestMemfdTest, MIB
+from guest_memfd import GuestMemfdTest, LONG, MIB
 
 GMEM = 'memory-backend-guest-memfd'
 AREA = 'base=64M,size=64M'
 HOLE = 'hole=3G,holesize=16M'
-LONG = int(os.getenv('QEMU_TEST_GMEM_LONG', '1'))   # times as many requests
 
 
 class GuestMemfdPrivate(GuestMemfdTest):
@@ -78,7 +77,7 @@ class GuestMemfdPrivate(GuestMemfdTest):
     def payload(self, cases, backend, cpus, *args):
         vm, console = self.start('vm', '-smp', str(cpus), *args,
                                  payload=cases, backend=backend)
-        console.expect('^done 0 failed', 300 * LONG)
+        console.expect('^done 0 failed')
         self.assert_bound(vm)
         if 'show=1' in cases:
             self.compare_views(vm)
@@ -101,7 +100,7 @@ class GuestMemfdPrivate(GuestMemfdTest):
                     'zero,base=96M,size=64M '
                     'convert,base=112M,size=32M,private=0 '
                     'storm,base=64M,size=64M,base2=128M,size2=64M,show=1,count=3000')
-        console.expect('^done 0 failed', 200)
+        console.expect('^done 0 failed')
         self.compare_views(vm, 'node0', 'node1')
         for backend in 'node0', 'node1':
             self.assertGreater(self.conversion(vm, backend)['to-private'], 0)
@@ -149,7 +148,7 @@ class GuestMemfdPrivate(GuestMemfdTest):
             self.assertEqual(self.conversion(vm)['private'], 32 * MIB - 8192)
             vm.cmd('system_reset')
             self.wait_for('all is shared again', lambda number=number:
-                          self.conversion(vm)['to-shared'] == 2 * number + 2)
+                          self.conversion(vm)['to-shared'] >= 2 * number + 2)
 
     def test_migration(self):
         """Refused as long as there is private memory."""
@@ -224,15 +223,19 @@ class GuestMemfdPrivate(GuestMemfdTest):
     def test_busy(self):
         """Nothing becomes private while a migration runs."""
         vm, console = self.start(
-            'vm', payload='dirty,base=32M,size=8M,passes=2000 '
-                          'convert,base=80M,size=4K,private=1,expect=16')
-        console.expect('^pass 0')
-        vm.cmd('migrate-set-parameters', max_bandwidth=1 * MIB,
-               downtime_limit=1)
-        vm.cmd('migrate', uri='file:' + self.scratch_file('migration'))
-        console.expect('^done 0 failed', 60)
+            'vm', payload='fill,base=32M,size=8M wait '
+                          'convert,base=80M,size=4K,private=1,expect=16 wait '
+                          'convert,base=80M,size=4K,private=1')
+        console.expect('^waiting')
+        self.migrate_nowhere(vm)
+        self.press_key(vm)
+        console.expect('^waiting')
         self.assertEqual(vm.cmd('query-migrate')['status'], 'active')
         self.assertEqual(self.conversion(vm)['private'], 0)
+        self.cancel_migration(vm)
+        self.press_key(vm)
+        console.expect('^done 0 failed')
+        self.assertEqual(self.conversion(vm)['private'], 4096)
         self.assertEqual(self.conversion(vm)['failures'][0]['errno'], 16)
         vm.cmd('migrate_cancel')
         self.wait_for('cancelled', lambda: vm.cmd('query-migrate')['status']

@@ -151,7 +151,7 @@ class GuestMemfdPrivateLong(GuestMemfdTest):
         for _ in range(10):
             vm.cmd('stop')
             vm.cmd('cont')
-        console.expect('^done 0 failed', 300)
+        console.expect('^done 0 failed')
 
 
 GuestMemfdPrivateLong.add_cases('failing', GuestMemfdPrivateLong.FAILURES)

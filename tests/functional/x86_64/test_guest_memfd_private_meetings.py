@@ -102,7 +102,7 @@ class GuestMemfdPrivateMeetings(GuestMemfdTest):
     def tearDownClass(cls):
         vm, cls.kept = cls.kept and cls.kept.vm, None
         if vm:
-            vm.shutdown(timeout=60)
+            vm.shutdown()
         shutil.rmtree(cls.folder)
         if cls.pool is not None:
             with open(POOL, 'w', encoding='ascii') as file:
@@ -222,7 +222,7 @@ class GuestMemfdPrivateMeetings(GuestMemfdTest):
         if self.kept and kind != self.kept_kind:
             guest = self.kept
             cls.kept = None
-            guest.vm.shutdown(timeout=60)
+            guest.vm.shutdown()
             self.assertFalse(guest.vm.exitcode(), guest.vm.get_log())
         cls.kept_kind = kind
         if self.kept:

@@ -49,7 +49,9 @@ class GuestMemfdPrivateReset(GuestMemfdTest):
     def test_suspend_reset(self):
         """A reset of a suspended VM is a reset."""
         vm, console = self.start(
-            'vm', payload=f'convert,{AREA},private=1 suspend')
+            'vm', payload=f'wait convert,{AREA},private=1 suspend')
+        console.expect('^waiting')
+        self.press_key(vm)
         console.expect('^suspended')
         vm.event_wait('SUSPEND')
         vm.cmd('system_reset')

@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 
-from guest_memfd import GuestMemfdTest, SLOW
+from guest_memfd import GuestMemfdTest, HANG
 
 GMEM = 'memory-backend-guest-memfd'
 # An argument that stands for the guest's object, and the machine that has it
@@ -42,7 +42,7 @@ class GuestMemfdPrivateStart(GuestMemfdTest):
             [self.qemu_bin, '-nodefaults', '-no-user-config', '-display', 'none',
              '-S', '-qmp', 'stdio', *args],
             input='\n'.join(map(json.dumps, commands)), capture_output=True,
-            text=True, timeout=120 * SLOW, check=False)
+            text=True, timeout=HANG, check=False)
         answers = [json.loads(line) for line in done.stdout.splitlines()]
         return done.returncode, done.stderr, [
             answer for answer in answers
@@ -149,7 +149,7 @@ class GuestMemfdPrivateStart(GuestMemfdTest):
              '-accel', 'kvm', *CGS, '-machine', MACHINE, '-m', '64M',
              '-daemonize', '-pidfile', pid],
             stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            timeout=120 * SLOW, check=False)
+            timeout=HANG, check=False)
         self.assertEqual(done.returncode, 0, done.stderr)
         with open(pid, encoding='ascii') as file:
             os.kill(int(file.read()), 15)
