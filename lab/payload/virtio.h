@@ -64,7 +64,7 @@ bool virtio_wait(bool (*condition)(const struct queue *),
 
 /* What a device that need not answer gets, and one that has to. */
 #define SHORT_WAIT 300000000ULL
-#define LONG_WAIT  100000000000ULL
+#define LONG_WAIT  1000000000000ULL
 
 /* A word of the device's own configuration. */
 uint32_t virtio_config(const struct device *d, unsigned at);
