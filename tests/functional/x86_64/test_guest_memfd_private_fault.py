@@ -54,9 +54,10 @@ class GuestMemfdPrivateFault(GuestMemfdTest):
         """KVM does not take memory back that has been logged.  The request that
         needs it fails, the VM stops, and a reset mends it."""
         vm, console = self.start_faulty(
-            'vm', payload=f'wait convert,{AREA},private=1 zero,{AREA}')
+            'vm', accel='kvm,dirty-ring-size=4096',
+            payload=f'wait convert,{AREA},private=1 zero,{AREA}')
         console.expect('^waiting')
-        vm.cmd('calc-dirty-rate', **{'calc-time': 60, 'mode': 'dirty-bitmap'})
+        vm.cmd('set-vcpu-dirty-limit', **{'dirty-rate': 1000})
         self.wait_for('memory is logged', lambda:
                       self.slots(vm)[0]['binding'] == 'dirty-log')
         self.arm('slot', ENOMEM)
