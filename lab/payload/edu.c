@@ -40,11 +40,14 @@ static void start(uint64_t bar, uint64_t from, uint64_t to, uint64_t command)
     edu_write(bar, EDU_COMMAND, command | EDU_RUN);
 }
 
+static bool is_running(uint64_t bar)
+{
+    return __atomic_load_n((uint64_t *)(bar + EDU_COMMAND), __ATOMIC_ACQUIRE) & EDU_RUN;
+}
+
 static void finish(uint64_t bar)
 {
-    const uint64_t *command = (uint64_t *)(bar + EDU_COMMAND);
-
-    while (__atomic_load_n(command, __ATOMIC_ACQUIRE) & EDU_RUN) {
+    while (is_running(bar)) {
         pause();
     }
 }
@@ -55,16 +58,26 @@ static void read_memory(uint64_t bar, uint64_t from)
     finish(bar);
 }
 
-/* The device begins a tenth of a second after its start: convert meanwhile. */
+/*
+ * The device begins a tenth of a second after its start: convert meanwhile. On a
+ * machine that has something else to do that can be too late; then try again.
+ */
 static const char *write_memory(uint64_t bar, uint64_t to, uint64_t during)
 {
     const char *why = NULL;
+    bool in_time;
 
-    start(bar, EDU_BUFFER, to, EDU_TO_MEMORY);
-    if (during < 2) {
-        why = convert(to, to + PAGE_SIZE, during);
-    }
-    finish(bar);
+    do {
+        start(bar, EDU_BUFFER, to, EDU_TO_MEMORY);
+        if (during < 2) {
+            why = convert(to, to + PAGE_SIZE, during);
+        }
+        in_time = during == 2 || is_running(bar);
+        finish(bar);
+        if (!in_time && !why) {
+            why = convert(to, to + PAGE_SIZE, !during);
+        }
+    } while (!in_time && !why);
     return why;
 }
 
