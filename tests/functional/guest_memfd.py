@@ -434,6 +434,27 @@ class GuestMemfdTest(QemuSystemTest):
                 self.fail(f'not within {HANG} s: {what}')
             time.sleep(0.2)
 
+    def relay(self, name, most):
+        """What holds a migration after that many bytes, where it comes from, and
+        where it goes to."""
+        source, target = (f'{self.socket_dir().name}/{name}-{end}'
+                          for end in ('source', 'target'))
+        relay = Relay(source, target, most)
+        self.addCleanup(relay.close)
+        return relay, f'unix:{source}', f'unix:{target}'
+
+    def wait_for_migration(self, vm, *statuses):
+        """It must not end in another way."""
+        def reached():
+            info = vm.cmd('query-migrate')
+            if info.get('status') in statuses:
+                return True
+            self.assertNotIn(info.get('status'), (
+                'failed', 'cancelled', 'completed'), info)
+            return False
+
+        self.wait_for(f'migration {statuses}', reached)
+
     def migrate_nowhere(self, vm):
         """Starts a migration to somebody who reads nothing: it goes on until it
         is cancelled."""

@@ -16,7 +16,7 @@ import re
 import socket
 
 from qemu.qmp import ExecuteError
-from guest_memfd import HANG, MIB, Relay
+from guest_memfd import HANG, MIB
 
 # The guest's memory.  A migration sends it by address, so what is below the
 # ballast has been sent when a part of the ballast has.
@@ -150,22 +150,13 @@ class Migrate(Operation):
         self.set_up(self.target, {})
         self.target.cmd('migrate-incoming', uri=uri)
 
-    def connect(self, name):
-        """A relay; the URIs of its two ends."""
-        sockets = self.test.socket_dir().name
-        source = os.path.join(sockets, 'source' + name)
-        target = os.path.join(sockets, 'target' + name)
-        self.relay = Relay(source, target, HELD_AT)
-        self.test.addCleanup(self.relay.close)
-        return 'unix:' + source, 'unix:' + target
-
     def prepare(self):
         limits = {}
         if self.file:
             self.uri = 'file:' + self.path
             limits = {'max-bandwidth': RATE}
         else:
-            self.uri, target = self.connect('')
+            self.relay, self.uri, target = self.test.relay('first', HELD_AT)
             self.incoming(target)
         self.guest.run(f'dirty,{extent(BALLAST)},passes=0')
         self.set_up(self.guest, limits)
@@ -183,17 +174,6 @@ class Migrate(Operation):
         return (info.get('ram', {}).get('normal-bytes', 0) >
                 2 * SHARED[1] + MIB // 2)
 
-    def wait_until(self, guest, *statuses):
-        def reached():
-            info = guest.cmd('query-migrate')
-            if info.get('status') in statuses:
-                return True
-            self.test.assertNotIn(info.get('status'), (
-                'failed', 'cancelled', 'completed'), info)
-            return False
-
-        self.test.wait_for(f'migration {statuses}', reached)
-
     def release(self):
         if self.relay:
             self.relay.go_on.set()
@@ -203,10 +183,10 @@ class Migrate(Operation):
         if not self.begun:
             return self.give_up()
         self.release()
-        self.wait_until(self.guest, 'completed')
+        self.test.wait_for_migration(self.guest.vm, 'completed')
         if self.file:
             self.incoming('file:' + self.path)
-        self.wait_until(self.target, 'completed')
+        self.test.wait_for_migration(self.target.vm, 'completed')
         self.test.wait_for('the destination runs', lambda:
                            self.target.status() == 'running')
         return self.take_over()
@@ -241,7 +221,7 @@ class Cancel(Migrate):
             self.guest.cmd('migrate_cancel')
             # It is over when its threads are: what they wait for comes, or fails.
             self.relay.close()
-            self.wait_until(self.guest, 'cancelled')
+            self.test.wait_for_migration(self.guest.vm, 'cancelled')
         return self.give_up()
 
 
@@ -253,7 +233,7 @@ class Pause(Migrate):
         self.relay.most = 1 << 60
         self.guest.cmd('migrate', uri=self.uri)
         self.begun = True
-        self.wait_until(self.guest, 'pre-switchover')
+        self.test.wait_for_migration(self.guest.vm, 'pre-switchover')
 
     def release(self):
         self.guest.cmd('migrate-continue', state='pre-switchover')
@@ -268,8 +248,8 @@ class Snapshot(Migrate):
         if not self.begun:
             return self.give_up()
         self.release()
-        self.wait_until(self.guest, 'completed')
-        self.wait_until(self.target, 'completed')
+        self.test.wait_for_migration(self.guest.vm, 'completed')
+        self.test.wait_for_migration(self.target.vm, 'completed')
         self.test.wait_for('the snapshot runs', lambda:
                            self.target.status() == 'running')
         if self.test.column == 'storm':
@@ -325,7 +305,7 @@ class Postcopy(Migrate):
         super().start()
         self.guest.cmd('migrate-start-postcopy')
         self.relay.go_on.set()
-        self.wait_until(self.target, 'postcopy-active')
+        self.test.wait_for_migration(self.target.vm, 'postcopy-active')
         self.test.wait_for('the destination runs', lambda:
                            self.target.status() == 'running')
         self.source, self.guest = self.guest, self.target
@@ -337,8 +317,8 @@ class Postcopy(Migrate):
         if not self.begun:
             return self.give_up()
         self.release()
-        self.wait_until(self.source, 'completed')
-        self.wait_until(self.target, 'completed')
+        self.test.wait_for_migration(self.source.vm, 'completed')
+        self.test.wait_for_migration(self.target.vm, 'completed')
         self.test.drop(self.source)
         return self.target
 
@@ -350,14 +330,14 @@ class Recover(Postcopy):
         super().start()
         self.relay.close()
         for guest in self.source, self.target:
-            self.wait_until(guest, 'postcopy-paused')
+            self.test.wait_for_migration(guest.vm, 'postcopy-paused')
         query(self.test, self.target)
-        source, target = self.connect('again')
+        self.relay, source, target = self.test.relay('again', HELD_AT)
         self.relay.go_on.set()
         self.target.cmd('migrate-recover', uri=target)
         self.source.cmd('migrate', uri=source, resume=True)
         for guest in self.source, self.target:
-            self.wait_until(guest, 'postcopy-active')
+            self.test.wait_for_migration(guest.vm, 'postcopy-active')
 
 
 class Hmp(Operation):
@@ -666,13 +646,8 @@ class Reboot(Reset):
         self.begun()
 
 
-class ResetStopped(Reset):
+class ResetStopped(Stop, Reset):
     """With the guest stopped: it stays so."""
-    held = True
-    guest_runs = False
-
-    def start(self):
-        self.guest.cmd('stop')
 
     def finish(self):
         self.guest.cmd('system_reset')

@@ -9,7 +9,7 @@
 import hashlib
 import os
 
-from guest_memfd import GuestMemfdTest, MIB, Relay
+from guest_memfd import GuestMemfdTest, MIB
 
 GMEM = 'memory-backend-guest-memfd'
 MEMFD = 'memory-backend-memfd'
@@ -73,19 +73,8 @@ class GuestMemfdMigration(GuestMemfdTest):
         vm.launch()
         return vm
 
-    def wait_until(self, vm, *statuses):
-        def reached():
-            status = vm.cmd('query-migrate')
-            if status.get('status') in statuses:
-                return True
-            self.assertNotIn(status.get('status'), ('failed', 'cancelled',
-                                                    'completed'), status)
-            return False
-
-        self.wait_for(f'{vm} is {statuses}', reached)
-
     def finish(self, vm):
-        self.wait_until(vm, 'completed')
+        self.wait_for_migration(vm, 'completed')
 
     def go(self, source, relay, uri, backend, console):
         """Starts a migration that is held when it has sent a part of what the
@@ -96,14 +85,6 @@ class GuestMemfdMigration(GuestMemfdTest):
         if backend == GMEM:
             self.assert_bindings(source, 'dirty-log')
         self.progress(console, 1)
-
-    def relay(self, name):
-        """What holds a migration, where it comes from, and where it goes to."""
-        source, target = (f'{self.socket_dir().name}/{name}-{end}'
-                          for end in ('source', 'target'))
-        relay = Relay(source, target, HELD_AT)
-        self.addCleanup(relay.close)
-        return relay, f'unix:{source}', f'unix:{target}'
 
     @staticmethod
     def let_finish(source):
@@ -119,20 +100,20 @@ class GuestMemfdMigration(GuestMemfdTest):
         source.cmd('migrate-set-parameters', args_dict={
             'max-bandwidth': 16 * MIB, 'downtime-limit': 1})
         source.cmd('migrate', uri=uri)
-        self.wait_until(source, 'active', 'pre-switchover')
+        self.wait_for_migration(source, 'active', 'pre-switchover')
         if backend == GMEM:
             self.assert_bindings(source, 'dirty-log')
         self.wait_for('a second pass', lambda: source.cmd('query-migrate')[
             'ram']['dirty-sync-count'] > 1)
         self.let_finish(source)
-        self.wait_until(source, 'pre-switchover')
+        self.wait_for_migration(source, 'pre-switchover')
         source.cmd('migrate-continue', state='pre-switchover')
 
     def migrate(self, machine, guest, from_backend, to_backend, way):
         source, console = self.start_source(machine, guest, from_backend)
         uri = 'file:' + self.scratch_file('migration')
         if way == 'unix':
-            relay, uri, target_uri = self.relay('migration')
+            relay, uri, target_uri = self.relay('migration', HELD_AT)
             target = self.destination('target', target_uri, machine, guest,
                                       to_backend)
             self.go(source, relay, uri, from_backend, console)
@@ -160,7 +141,7 @@ class GuestMemfdMigration(GuestMemfdTest):
     def test_cancel(self):
         """The guest goes on and the slots are bound; then another one works."""
         source, console = self.start_source('q35', DIRTY, GMEM)
-        relay, uri, target_uri = self.relay('cancelled')
+        relay, uri, target_uri = self.relay('cancelled', HELD_AT)
         target = self.destination('cancelled', target_uri, 'q35', DIRTY, GMEM)
         self.go(source, relay, uri, GMEM, console)
         source.cmd('migrate_cancel')
@@ -175,7 +156,7 @@ class GuestMemfdMigration(GuestMemfdTest):
         target.kill()
         del self._vms['cancelled']
 
-        relay, uri, target_uri = self.relay('again')
+        relay, uri, target_uri = self.relay('again', HELD_AT)
         target = self.destination('target', target_uri, 'q35', DIRTY, GMEM)
         self.go(source, relay, uri, GMEM, console)
         self.let_finish(source)

@@ -184,20 +184,24 @@ class GuestMemfdVfio(GuestMemfdTest):
             'qom-type': 'memory-backend-ram', 'id': 'mem1', 'size': size * MIB})
         vm.cmd('device_add', driver='pc-dimm', id='dimm1', memdev='mem1')
 
+    def plug_refused(self, vm, console, size, why):
+        """A DIMM of that size, in MiB; a smaller one is not."""
+        console.expect('^waiting')
+        with self.assertRaisesRegex(ExecuteError, why):
+            self.plug(vm, size)
+        self.assertEqual(vm.cmd('query-memory-devices'), [])
+        vm.cmd('object-del', id='mem1')
+        self.plug(vm, 32)
+        self.press_key(vm)
+        console.expect('^done 0 failed')
+
     def test_plug_limit(self):
         """A DIMM for which VFIO has not enough mappings is refused, and nothing
         is changed; a smaller one is not."""
         vm, console = self.start(
             'vm', *self.device(0, False), '-m', '64M,maxmem=2G,slots=4', memory=64,
             payload=f'wait {DMA} edu,at=4G,via=32M')
-        console.expect('^waiting')
-        with self.assertRaisesRegex(ExecuteError, 'dma_entry_limit'):
-            self.plug(vm, 256)
-        self.assertEqual(vm.cmd('query-memory-devices'), [])
-        vm.cmd('object-del', id='mem1')
-        self.plug(vm, 32)
-        self.press_key(vm)
-        console.expect('^done 0 failed')
+        self.plug_refused(vm, console, 256, 'dma_entry_limit')
 
     def plug_locked(self, iommufd):
         """A DIMM whose memory the process must not lock is refused; a smaller
@@ -207,15 +211,7 @@ class GuestMemfdVfio(GuestMemfdTest):
             memory=64, payload='wait edu,at=4G,via=32M')
         vm._wrapper = limited(128 * MIB)
         vm.launch()
-        console = self.console(vm)
-        console.expect('^waiting')
-        with self.assertRaisesRegex(ExecuteError, 'RLIMIT_MEMLOCK'):
-            self.plug(vm, 128)
-        self.assertEqual(vm.cmd('query-memory-devices'), [])
-        vm.cmd('object-del', id='mem1')
-        self.plug(vm, 32)
-        self.press_key(vm)
-        console.expect('^done 0 failed')
+        self.plug_refused(vm, self.console(vm), 128, 'RLIMIT_MEMLOCK')
 
     def test_plug_iommufd(self):
         """There is no such limit with iommufd."""
