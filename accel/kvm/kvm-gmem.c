@@ -517,13 +517,17 @@ static int kvm_gmem_slot_set_runs(const KVMSlot *slot, uint64_t offset,
     return 0;
 }
 
-/* Sets the attributes under a slot that is bound, and clears them otherwise. */
-static void kvm_gmem_slot_set_attributes(KVMSlot *slot)
+/*
+ * Sets the attributes under a slot that is bound, and clears them otherwise.
+ * If that fails, the slot has none of those that were to be set.
+ */
+static int kvm_gmem_slot_set_attributes(KVMSlot *slot)
 {
     const uint64_t offset = slot->guest_memfd_offset;
     uint64_t old_size = slot->guest_memfd_attributes;
     uint64_t size = slot->guest_memfd_block && kvm_gmem_slot_bound(slot) ?
                     slot->memory_size : 0;
+    uint64_t end = offset + MAX(size, old_size);
     int ret;
 
     kvm_gmem_changes++;
@@ -531,19 +535,32 @@ static void kvm_gmem_slot_set_attributes(KVMSlot *slot)
         kvm_gmem_slot_set_unlogged(slot, false);
     }
     if (size == old_size) {
-        return;
+        return 0;
     }
     guest_memfd_lock();
-    ret = kvm_gmem_slot_set_runs(slot, offset, offset + MAX(size, old_size),
-                                 true, size);
+    ret = kvm_gmem_slot_set_runs(slot, offset, end, true, size);
+    if (ret && size) {
+        /* Up to the run that has failed: KVM sets all of a run or nothing. */
+        kvm_gmem_slot_set_runs(slot, offset, end, true, false);
+    }
     guest_memfd_unlock();
+    if (!ret) {
+        slot->guest_memfd_attributes = size;
+    }
+    return ret;
+}
+
+/* KVM does not allocate for this, so it does not fail. */
+static void kvm_gmem_slot_clear_attributes(KVMSlot *slot)
+{
+    int ret = kvm_gmem_slot_set_attributes(slot);
+
     if (ret) {
-        error_report("KVM does not set the attributes of private memory at "
+        error_report("KVM does not clear the attributes of private memory at "
                      "0x%" HWADDR_PRIx ": %s", slot->start_addr,
                      strerror(-ret));
         exit(1);
     }
-    slot->guest_memfd_attributes = size;
 }
 
 /* Slots that are lost */
@@ -560,26 +577,38 @@ static void kvm_gmem_slot_set_lost(KVMSlot *slot, bool lost)
     slot->guest_memfd_lost = lost;
 }
 
+static void kvm_gmem_slot_delete(const KVMSlot *slot)
+{
+    struct kvm_userspace_memory_region2 region = {
+        .slot = slot->slot | slot->as_id << 16,
+    };
+
+    kvm_vm_ioctl(kvm_state, KVM_SET_USER_MEMORY_REGION2, &region);
+}
+
 void kvm_gmem_slot_changing(KVMSlot *slot)
 {
     if (slot->guest_memfd_lost) {
         /* Perhaps it was its deletion that failed.  Else there is none. */
-        struct kvm_userspace_memory_region2 region = {
-            .slot = slot->slot | slot->as_id << 16,
-        };
-
-        kvm_vm_ioctl(kvm_state, KVM_SET_USER_MEMORY_REGION2, &region);
+        kvm_gmem_slot_delete(slot);
         slot->old_flags = slot->flags;
     }
     if (!slot->memory_size) {
-        kvm_gmem_slot_set_attributes(slot);
+        kvm_gmem_slot_clear_attributes(slot);
     }
 }
 
-void kvm_gmem_slot_registered(KVMSlot *slot)
+int kvm_gmem_slot_registered(KVMSlot *slot)
 {
+    int ret;
+
     kvm_gmem_slot_set_lost(slot, false);
-    kvm_gmem_slot_set_attributes(slot);
+    ret = kvm_gmem_slot_set_attributes(slot);
+    if (ret) {
+        /* Private memory must not be found as shared. */
+        kvm_gmem_slot_delete(slot);
+    }
+    return ret;
 }
 
 /* Adds the slots that are lost. */
@@ -607,8 +636,7 @@ int kvm_gmem_slot_failed(KVMSlot *slot, int error)
 {
     if (!slot->memory_size && slot->guest_memfd_lost && error == -EINVAL) {
         /* To be deleted, and not there any more */
-        kvm_gmem_slot_registered(slot);
-        return 0;
+        return kvm_gmem_slot_registered(slot);
     }
     if (!slot->memory_size || !slot->over_guest_memfd) {
         return error;
@@ -626,7 +654,7 @@ int kvm_gmem_slot_failed(KVMSlot *slot, int error)
     slot->flags = kvm_gmem_slot_wanted_flags(slot);
     kvm_gmem_slot_set_unlogged(slot, slot->flags & KVM_MEM_LOG_DIRTY_PAGES);
     slot->flags &= ~KVM_MEM_LOG_DIRTY_PAGES;
-    kvm_gmem_slot_set_attributes(slot);
+    kvm_gmem_slot_clear_attributes(slot);
     /*
      * Until it stops, vCPUs find no memory there, and QEMU accesses it for them,
      * as it does for MMIO.

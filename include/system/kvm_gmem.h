@@ -180,8 +180,11 @@ int kvm_gmem_slot_failed(struct KVMSlot *slot, int error);
  * @slot: the slot
  *
  * Sets the attributes of private memory below, or clears them.
+ *
+ * Returns: 0, or a negative errno if KVM does not set them; it has no such slot
+ *          then.
  */
-void kvm_gmem_slot_registered(struct KVMSlot *slot);
+int kvm_gmem_slot_registered(struct KVMSlot *slot);
 
 /**
  * kvm_gmem_slot_changing: a slot is about to be registered, changed or deleted

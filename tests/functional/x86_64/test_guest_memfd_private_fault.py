@@ -62,10 +62,18 @@ class GuestMemfdPrivateFault(GuestMemfdTest):
                       self.slots(vm)[0]['binding'] == 'dirty-log')
         self.arm('slot', ENOMEM)
         self.press_key(vm)
+        self.expect_lost_slots(vm, 0)
+        console.expect('^waiting')
+        self.press_key(vm)
+        console.expect('^done 0 failed')
+        self.assertEqual(self.info(vm)['conversion']['private'], 64 * 1024)
+
+    def expect_lost_slots(self, vm, private):
+        """The VM stops; disarm() and a reset mend it."""
         vm.event_wait('STOP')
         self.assertEqual(vm.cmd('query-status')['status'], 'internal-error')
         self.assertIn('lost', [slot['binding'] for slot in self.slots(vm)])
-        self.assertEqual(self.info(vm)['conversion']['private'], 0)
+        self.assertEqual(self.info(vm)['conversion']['private'], private)
         reply = vm.qmp('cont')
         self.assertIn('Resetting', reply['error']['desc'])
 
@@ -73,11 +81,27 @@ class GuestMemfdPrivateFault(GuestMemfdTest):
         vm.cmd('system_reset')
         self.wait_for('reset', lambda: vm.cmd('query-status')['status']
                       == 'prelaunch')
+        self.assertNotIn('lost', [slot['binding'] for slot in self.slots(vm)])
         vm.cmd('cont')
+
+    def test_slots_without_attributes(self):
+        """KVM takes memory back, but not that two parts of it are private: no
+        vCPU may find those shared."""
+        other = 'base=90M,size=64K'
+        vm, console = self.start_faulty(
+            'vm', payload=f'convert,{AREA},private=1 convert,{other},private=1 '
+            'wait shadow wait')
+        console.expect('^waiting')
+        # Both are cleared with the old slot and set with the new one.
+        self.arm('attribute', ENOMEM, 4)
+        self.press_key(vm)
+        self.expect_lost_slots(vm, 2 * 64 * 1024)
+        console.expect('^waiting')
+        self.press_key(vm)
         console.expect('^waiting')
         self.press_key(vm)
         console.expect('^done 0 failed')
-        self.assertEqual(self.info(vm)['conversion']['private'], 64 * 1024)
+        self.assertEqual(self.info(vm)['conversion']['private'], 2 * 64 * 1024)
 
     def test_no_slots(self):
         """At the start, QEMU ends."""
