@@ -92,18 +92,22 @@ static void hint_gpa(hwaddr addr, hwaddr size)
 {
     hwaddr len, xlat;
 
-    RCU_READ_LOCK_GUARD();
     for (; size; addr += len, size -= len) {
-        MemoryRegion *mr;
+        MemoryRegion *mr = NULL;
 
         len = size;
-        /* For private memory, @mr is not RAM, and @len ends with that. */
-        mr = address_space_translate(&address_space_memory, addr, &xlat, &len,
-                                     false, MEMTXATTRS_UNSPECIFIED);
+        WITH_RCU_READ_LOCK_GUARD() {
+            /* For private memory, @mr is not RAM, and @len ends with that. */
+            mr = address_space_translate(&address_space_memory, addr, &xlat,
+                                         &len, false, MEMTXATTRS_UNSPECIFIED);
+            memory_region_ref(mr);
+        }
+        /* This waits for the migration, whose peer may not read on. */
         if (memory_region_is_ram(mr)) {
             qemu_guest_free_page_hint(memory_region_get_ram_ptr(mr) + xlat,
                                       len);
         }
+        memory_region_unref(mr);
     }
 }
 
