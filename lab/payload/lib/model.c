@@ -1,7 +1,6 @@
 /*
  * The payload's model of conversions, to test the cases themselves where there
  * is no private memory: with a right one they must pass, with a wrong one fail.
- * And the memory that cases take notes in.
  */
 #include "payload.h"
 
@@ -14,27 +13,6 @@ static struct {
     uint64_t *private[2];       /* a bit per page */
     uint64_t requests;
 } model;
-
-static uintptr_t scratch_next;
-
-void *scratch(size_t size, uint64_t limit)
-{
-    uint64_t *start;
-
-    if (!scratch_next) {
-        scratch_next = (uintptr_t)payload_end;
-    }
-    scratch_next = (scratch_next + 63) & -64;
-    if (scratch_next > limit || limit - scratch_next < size) {
-        return NULL;
-    }
-    start = (uint64_t *)scratch_next;
-    scratch_next += (size + 7) & -8;
-    for (uint64_t *p = start; p < (uint64_t *)scratch_next; p++) {
-        *p = 0;
-    }
-    return start;
-}
 
 const char *arg_dry(const struct extent *ram, unsigned n)
 {
@@ -61,7 +39,7 @@ const char *arg_dry(const struct extent *ram, unsigned n)
 void model_end(void)
 {
     model.kind = 0;
-    scratch_next = 0;
+    scratch_end();
 }
 
 static void zero_page(uint64_t at)

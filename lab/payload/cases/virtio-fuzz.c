@@ -10,6 +10,7 @@
  * at times.
  */
 #include "virtio.h"
+#include "virtio-fuzz.h"
 
 #define MARGIN (2ULL << 20)
 #define MOST_SENT 15

@@ -6,6 +6,7 @@
  * begins at its start once more: with a command line of what is left to do.
  */
 #include "payload.h"
+#include "x86.h"
 
 struct acpi_table {
     char signature[4];
@@ -53,7 +54,7 @@ static const void *find_fadt(void)
     return NULL;
 }
 
-const char *run_suspend(void)
+static const char *run_suspend(void)
 {
     const void *fadt = find_fadt();
     struct start_info *info = (void *)RESUME_INFO;
@@ -79,3 +80,5 @@ const char *run_suspend(void)
         asm volatile("hlt");
     }
 }
+
+CASE(run_suspend, "suspend", "to RAM; goes on when the machine wakes up");

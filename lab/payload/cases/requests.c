@@ -218,7 +218,7 @@ static const char *run(const struct extent *area, uint64_t hole)
     return prepare(area, SHARED, 0) ?: why;
 }
 
-const char *run_requests(void)
+static const char *run_requests(void)
 {
     struct extent area;
     uint64_t hole = arg("hole", 0);
@@ -234,3 +234,6 @@ const char *run_requests(void)
     model_end();
     return why;
 }
+
+CASE(run_requests, "requests",
+     "base=,size=,hole=[,dry=]: a table of requests, good and bad");

@@ -345,7 +345,7 @@ static const char *try_all(bool flight)
     return why;
 }
 
-const char *run_virtio(void)
+static const char *run_virtio(void)
 {
     struct device disks[4];
     uint64_t disk = arg("disk", 0), flight = arg("flight", 0), end;
@@ -366,7 +366,7 @@ const char *run_virtio(void)
         .size = 8, .features = F_VERSION_1 | F_INDIRECT | F_EVENT_IDX,
         .desc = place(DESC), .avail = place(AVAIL), .used = place(USED),
     };
-    trial.seed = arg("seed", rdtsc() & 0xffffffff);
+    trial.seed = arg("seed", timestamp() & 0xffffffff);
     trial.zero = arg("zero", 0);
     say("# virtio: seed %u\n", trial.seed);
     trial.trials = trial.answered = trial.broken = trial.silent = 0;
@@ -381,3 +381,7 @@ const char *run_virtio(void)
     }
     return why ?: clear();
 }
+
+CASE(run_virtio, "virtio",
+     "base=,size=64K[,disk=0][,flight=1][,zero=1][,seed=]: each part of a "
+     "request in private memory, at first or while a throttled disk has it");

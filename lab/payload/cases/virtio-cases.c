@@ -4,7 +4,7 @@
 #include "virtio.h"
 
 /* Starts a device; what it makes of that is the test's business. */
-const char *run_ring(void)
+static const char *run_ring(void)
 {
     const uint64_t base = arg("base", 0);
     struct queue q = {
@@ -20,8 +20,12 @@ const char *run_ring(void)
     return NULL;
 }
 
+CASE(run_ring, "ring",
+     "type=,base=: starts a virtio device with a queue that is there, and "
+     "no request");
+
 /* VIRTIO_PMEM_REQ_TYPE_FLUSH */
-const char *run_flush(void)
+static const char *run_flush(void)
 {
     static struct desc desc[2] __attribute__((aligned(16)));
     static uint16_t avail[8];
@@ -51,7 +55,9 @@ const char *run_flush(void)
                                                       : NULL;
 }
 
-const char *run_bar(void)
+CASE(run_flush, "flush", "has virtio-pmem write back its memory");
+
+static const char *run_bar(void)
 {
     for (unsigned slot = 0; slot < 32; slot++) {
         if (pci_read(slot, 0) == arg("id", 0)) {
@@ -66,3 +72,5 @@ const char *run_bar(void)
     }
     return "there is no such device";
 }
+
+CASE(run_bar, "bar", "id=,at=: reads a register in the first BAR of a device");

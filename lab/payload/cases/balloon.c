@@ -40,7 +40,7 @@ static const char *send(void)
 }
 
 /* Gives memory to the balloon, or takes it back. */
-const char *run_balloon(void)
+static const char *run_balloon(void)
 {
     static uint32_t frames[256];
     uint64_t at, end;
@@ -59,6 +59,9 @@ const char *run_balloon(void)
     virtio_reset(&balloon);
     return why;
 }
+
+CASE(run_balloon, "balloon",
+     "base=,size=[,deflate=1]: gives it to the balloon");
 
 /* Names the range, which may be any, in buffers of @step bytes. */
 static const char *send_range(uint64_t at, uint64_t left, uint64_t step)
@@ -114,7 +117,7 @@ static const char *send_all(void)
 }
 
 /* Free page reporting. */
-const char *run_report(void)
+static const char *run_report(void)
 {
     const char *why = set_up(arg("queue", 3), F_REPORTING) ?: send_all();
     bool broken = virtio_is_broken(&balloon);
@@ -126,8 +129,12 @@ const char *run_report(void)
     return why;
 }
 
+CASE(run_report, "report",
+     "base=,size=[,step=][,any=1][,queue=3][,broken=1]: reports to the "
+     "balloon that it is free");
+
 /* Free page hinting: when a migration asks for hints, or at any time. */
-const char *run_hint(void)
+static const char *run_hint(void)
 {
     static uint32_t command;
     const char *why = set_up(arg("queue", 3), F_FREE_PAGE_HINT);
@@ -144,3 +151,7 @@ const char *run_hint(void)
     virtio_reset(&balloon);
     return why;
 }
+
+CASE(run_hint, "hint",
+     "base=,size=[,step=][,any=1][,queue=3][,unasked=1]: hints that it is "
+     "free, when a migration asks");

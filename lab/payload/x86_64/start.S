@@ -3,9 +3,8 @@
  * start info's address in ebx) into 64 bits with RAM mapped one to one; and the
  * entries of exceptions.
  */
+#include "limits.h"
 #include "long-mode.inc"
-
-#define MAPPED_GIB 64
 
     .section .note.pvh, "a", @note
     .long 4, 8, 18              /* name, value, XEN_ELFNOTE_PHYS32_ENTRY */

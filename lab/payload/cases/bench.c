@@ -34,14 +34,14 @@ static const char *measure(uint64_t start, uint64_t end, uint64_t run,
         why = convert(at, at + run, private);
     }
     if (!why) {
-        begin = rdtsc();
+        begin = timestamp();
         why = convert(start, end, private);
-        add_sample(&samples[private], rdtsc() - begin);
+        add_sample(&samples[private], timestamp() - begin);
     }
     return why;
 }
 
-const char *run_bench(void)
+static const char *run_bench(void)
 {
     uint64_t count = arg("count", 10), run = arg("run", 0), start, end;
     const char *why = arg_pages("base", "size", &start, &end);
@@ -65,8 +65,12 @@ const char *run_bench(void)
     return why;
 }
 
+CASE(run_bench, "bench",
+     "base=,size=[,run=][,count=10]: says what conversions take, uniform or "
+     "mixed");
+
 /* All of the range to private and back again, and each time written to. */
-const char *run_churn(void)
+static const char *run_churn(void)
 {
     uint64_t step = arg("step", 2 << 20), start, end;
     volatile uint64_t *page;    /* volatile: each access must be made */
@@ -86,3 +90,7 @@ const char *run_churn(void)
     }
     return why;
 }
+
+CASE(run_churn, "churn",
+     "base=,size=[,step=2M][,count=10]: back and forth, and written to each "
+     "time");

@@ -25,48 +25,10 @@ enum {
     STATUS_NEEDS_RESET = 0x40,
 };
 
-/* Registers: plain moves, as KVM has few instructions that it can emulate. */
-
-static void write8(uint64_t at, uint8_t value)
-{
-    asm volatile("movb %0, (%1)" : : "q"(value), "r"(at) : "memory");
-}
-
-static void write16(uint64_t at, uint16_t value)
-{
-    asm volatile("movw %0, (%1)" : : "r"(value), "r"(at) : "memory");
-}
-
-static void write32(uint64_t at, uint32_t value)
-{
-    asm volatile("movl %0, (%1)" : : "r"(value), "r"(at) : "memory");
-}
-
 static void write64(uint64_t at, uint64_t value)
 {
-    write32(at, value);
-    write32(at + 4, value >> 32);
-}
-
-static uint8_t read8(uint64_t at)
-{
-    uint8_t value;
-    asm volatile("movb (%1), %0" : "=q"(value) : "r"(at) : "memory");
-    return value;
-}
-
-static uint16_t read16(uint64_t at)
-{
-    uint16_t value;
-    asm volatile("movw (%1), %0" : "=r"(value) : "r"(at) : "memory");
-    return value;
-}
-
-static uint32_t read32(uint64_t at)
-{
-    uint32_t value;
-    asm volatile("movl (%1), %0" : "=r"(value) : "r"(at) : "memory");
-    return value;
+    mmio_write32(at, value);
+    mmio_write32(at + 4, value >> 32);
 }
 
 /* PCI */
@@ -151,8 +113,8 @@ unsigned virtio_find(unsigned type, struct device *devices, unsigned most)
 
 void virtio_reset(const struct device *d)
 {
-    write8(d->common + STATUS, 0);
-    while (read8(d->common + STATUS)) {
+    mmio_write8(d->common + STATUS, 0);
+    while (mmio_read8(d->common + STATUS)) {
         pause();
     }
 }
@@ -161,10 +123,10 @@ static uint64_t offered_features(const struct device *d)
 {
     uint64_t features;
 
-    write32(d->common + FEATURE_SELECT, 1);
-    features = (uint64_t)read32(d->common + FEATURE) << 32;
-    write32(d->common + FEATURE_SELECT, 0);
-    return features | read32(d->common + FEATURE);
+    mmio_write32(d->common + FEATURE_SELECT, 1);
+    features = (uint64_t)mmio_read32(d->common + FEATURE) << 32;
+    mmio_write32(d->common + FEATURE_SELECT, 0);
+    return features | mmio_read32(d->common + FEATURE);
 }
 
 void virtio_set_up(const struct device *d, struct queue *q)
@@ -172,19 +134,19 @@ void virtio_set_up(const struct device *d, struct queue *q)
     uint64_t features = offered_features(d) & q->features;
 
     virtio_reset(d);
-    write8(d->common + STATUS, STATUS_DRIVER);
+    mmio_write8(d->common + STATUS, STATUS_DRIVER);
     for (int i = 0; i < 2; i++) {
-        write32(d->common + DRIVER_FEATURE_SELECT, i);
-        write32(d->common + DRIVER_FEATURE, features >> 32 * i);
+        mmio_write32(d->common + DRIVER_FEATURE_SELECT, i);
+        mmio_write32(d->common + DRIVER_FEATURE, features >> 32 * i);
     }
-    write8(d->common + STATUS, STATUS_DRIVER | STATUS_FEATURES_OK);
-    write16(d->common + QUEUE_SELECT, q->number);
-    write16(d->common + QUEUE_SIZE, q->size);
+    mmio_write8(d->common + STATUS, STATUS_DRIVER | STATUS_FEATURES_OK);
+    mmio_write16(d->common + QUEUE_SELECT, q->number);
+    mmio_write16(d->common + QUEUE_SIZE, q->size);
     write64(d->common + QUEUE_DESC, q->desc);
     write64(d->common + QUEUE_AVAIL, q->avail);
     write64(d->common + QUEUE_USED, q->used);
-    write16(d->common + QUEUE_ENABLE, 1);
-    write8(d->common + STATUS,
+    mmio_write16(d->common + QUEUE_ENABLE, 1);
+    mmio_write8(d->common + STATUS,
            STATUS_DRIVER | STATUS_FEATURES_OK | STATUS_DRIVER_OK);
     q->sent = 0;
 }
@@ -193,9 +155,9 @@ void virtio_kick(const struct device *d, const struct queue *q)
 {
     uint32_t at;
 
-    write16(d->common + QUEUE_SELECT, q->number);
-    at = read16(d->common + QUEUE_NOTIFY_OFF) * d->multiplier;
-    write16(d->notify + at, q->number);
+    mmio_write16(d->common + QUEUE_SELECT, q->number);
+    at = mmio_read16(d->common + QUEUE_NOTIFY_OFF) * d->multiplier;
+    mmio_write16(d->notify + at, q->number);
 }
 
 void virtio_add(struct queue *q, uint16_t head)
@@ -214,7 +176,7 @@ void virtio_send(const struct device *d, struct queue *q, uint16_t head)
 
 bool virtio_is_broken(const struct device *d)
 {
-    return read8(d->common + STATUS) & STATUS_NEEDS_RESET;
+    return mmio_read8(d->common + STATUS) & STATUS_NEEDS_RESET;
 }
 
 bool virtio_is_answered(const struct queue *q)
@@ -235,10 +197,10 @@ bool virtio_wait(bool (*condition)(const struct queue *),
                  const struct device *d, const struct queue *q,
                  uint64_t cycles)
 {
-    uint64_t start = rdtsc();
+    uint64_t start = timestamp();
 
     while (!condition(q)) {
-        if (rdtsc() - start > cycles || virtio_is_broken(d)) {
+        if (timestamp() - start > cycles || virtio_is_broken(d)) {
             return condition(q);
         }
         pause();
@@ -248,7 +210,7 @@ bool virtio_wait(bool (*condition)(const struct queue *),
 
 uint32_t virtio_config(const struct device *d, unsigned at)
 {
-    return read32(d->config + at);
+    return mmio_read32(d->config + at);
 }
 
 void virtio_random_access(const struct device *d, uint64_t r)
@@ -257,15 +219,15 @@ void virtio_random_access(const struct device *d, uint64_t r)
 
     switch (r % 4) {
     case 0:
-        write8(at, r >> 32);
+        mmio_write8(at, r >> 32);
         break;
     case 1:
-        write16(at & -2, r >> 32);
+        mmio_write16(at & -2, r >> 32);
         break;
     case 2:
-        write32(at & -4, r >> 32);
+        mmio_write32(at & -4, r >> 32);
         break;
     case 3:
-        read32(at & -4);
+        mmio_read32(at & -4);
     }
 }

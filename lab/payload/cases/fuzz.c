@@ -12,6 +12,7 @@
  * self=1 any virtio device is.
  */
 #include "payload.h"
+#include "virtio-fuzz.h"
 
 #define GiB (1ULL << 30)
 
@@ -308,7 +309,7 @@ static const char *run(void)
     fuzz.inner.end = area->end - guard;
     fuzz.hole = arg("hole", 0);
     fuzz.self = arg("self", 0);
-    fuzz.seed = arg("seed", rdtsc() & 0xffffffff);
+    fuzz.seed = arg("seed", timestamp() & 0xffffffff);
     fuzz.steps = (arg("count", 100000) + fuzz.n_cpus - 1) / fuzz.n_cpus;
     fuzz.failed = false;
     say("# fuzz: seed %u, %u processors\n", fuzz.seed, (uint64_t)fuzz.n_cpus);
@@ -334,10 +335,14 @@ static const char *run(void)
     return fuzz.self ? NULL : check_guards(false);
 }
 
-const char *run_fuzz(void)
+static const char *run_fuzz(void)
 {
     const char *why = run();
 
     model_end();
     return why;
 }
+
+CASE(run_fuzz, "fuzz",
+     "base=,size=[,hole=][,count=100000][,seed=][,cpus=][,self=1][,dry=]: "
+     "any arguments; what is outside the area keeps its contents");

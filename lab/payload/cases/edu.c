@@ -32,7 +32,7 @@ static uint64_t find_edu(uint64_t number)
     return 0;
 }
 
-static void start(uint64_t bar, uint64_t from, uint64_t to, uint64_t command)
+static void start_dma(uint64_t bar, uint64_t from, uint64_t to, uint64_t command)
 {
     edu_write(bar, EDU_SOURCE, from);
     edu_write(bar, EDU_TARGET, to);
@@ -45,7 +45,7 @@ static bool is_running(uint64_t bar)
     return __atomic_load_n((uint64_t *)(bar + EDU_COMMAND), __ATOMIC_ACQUIRE) & EDU_RUN;
 }
 
-static void finish(uint64_t bar)
+static void finish_dma(uint64_t bar)
 {
     while (is_running(bar)) {
         pause();
@@ -54,8 +54,8 @@ static void finish(uint64_t bar)
 
 static void read_memory(uint64_t bar, uint64_t from)
 {
-    start(bar, from, EDU_BUFFER, 0);
-    finish(bar);
+    start_dma(bar, from, EDU_BUFFER, 0);
+    finish_dma(bar);
 }
 
 /*
@@ -68,12 +68,12 @@ static const char *write_memory(uint64_t bar, uint64_t to, uint64_t during)
     bool in_time;
 
     do {
-        start(bar, EDU_BUFFER, to, EDU_TO_MEMORY);
+        start_dma(bar, EDU_BUFFER, to, EDU_TO_MEMORY);
         if (during < 2) {
             why = convert(to, to + PAGE_SIZE, during);
         }
         in_time = during == 2 || is_running(bar);
-        finish(bar);
+        finish_dma(bar);
         if (!in_time && !why) {
             why = convert(to, to + PAGE_SIZE, !during);
         }
@@ -97,7 +97,7 @@ static const char *check_same(uint64_t a, uint64_t b, bool same)
  * and one that it can always get at. What it cannot write must be as it was, and
  * what it cannot read must not be found elsewhere.
  */
-const char *run_edu(void)
+static const char *run_edu(void)
 {
     uint64_t at = arg("at", 0), via = arg("via", 0), during = arg("during", 2);
     uint64_t seed = arg("seed", 1);
@@ -132,7 +132,11 @@ const char *run_edu(void)
     }
     fill(at, at + PAGE_SIZE, seed + 2);
     read_memory(bar, at);
-    start(bar, EDU_BUFFER, via, EDU_TO_MEMORY);
-    finish(bar);
+    start_dma(bar, EDU_BUFFER, via, EDU_TO_MEMORY);
+    finish_dma(bar);
     return check_same(at, via, !refused);
 }
+
+CASE(run_edu, "edu",
+     "at=,via=[,refused=1][,during=0|1][,device=0][,seed=]: an edu device "
+     "copies between pages, and at= is converted before it begins");

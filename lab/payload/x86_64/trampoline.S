@@ -2,7 +2,7 @@
  * How the other processors start: from real mode, at TRAMPOLINE, where smp.c
  * copies this code, straight into 64 bits with the first processor's tables.
  */
-#include "payload.h"
+#include "x86.h"
 #include "long-mode.inc"
 
     .text

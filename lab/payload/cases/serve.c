@@ -5,20 +5,18 @@
  */
 #include "payload.h"
 
-enum { COM1 = 0x3f8, COM1_STATUS = COM1 + 5, COM1_HAS_BYTE = 1 };
-
 static char read_byte(void)
 {
-    while (!(inb(COM1_STATUS) & COM1_HAS_BYTE)) {
+    while (!(serial_has_byte())) {
         for (int i = 0; i < 1000; i++) {
             pause();            /* each look costs QEMU an exit */
         }
     }
-    return inb(COM1);
+    return serial_byte();
 }
 
 /* Each line is a list of cases, and "served" the end of what they say. */
-const char *run_serve(void)
+static const char *run_serve(void)
 {
     static char line[1024];
 
@@ -33,7 +31,10 @@ const char *run_serve(void)
         run_cases(line);
         say("served\n");
     }
+    __builtin_unreachable();
 }
+
+CASE(run_serve, "serve", "runs the cases that come on the first serial port");
 
 static struct {
     uint64_t start, size;       /* of the part of the first processor */
@@ -88,7 +89,7 @@ static void toggle_part(unsigned cpu, void *opaque)
  * private and shared again, until the case "calm". A migration may refuse it to
  * become private.
  */
-const char *run_toggle(void)
+static const char *run_toggle(void)
 {
     unsigned cpus;
     uint64_t end;
@@ -112,10 +113,16 @@ const char *run_toggle(void)
     return why;
 }
 
-const char *run_calm(void)
+CASE(run_toggle, "toggle",
+     "base=,size=[,cpus=]: all processors but one convert, until the case "
+     "calm");
+
+static const char *run_calm(void)
 {
     __atomic_store_n(&toggle.stop, true, __ATOMIC_RELAXED);
     wait_for_others();
     say("toggled %u times, %u refused\n", toggle.turns, toggle.busy);
     return toggle.failed ? "a turn went wrong" : NULL;
 }
+
+CASE(run_calm, "calm", "ends the case toggle");

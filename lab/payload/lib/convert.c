@@ -1,0 +1,26 @@
+/*
+ * The payload's conversions between private and shared memory: KVM's hypercall,
+ * or the model's.
+ */
+#include "payload.h"
+
+int64_t hypercall(uint64_t number, uint64_t a0, uint64_t a1, uint64_t a2)
+{
+    int64_t status;
+
+    return model_hypercall(number, a0, a1, a2, &status)
+           ? status : kvm_hypercall(number, a0, a1, a2);
+}
+
+const char *convert(uint64_t start, uint64_t end, bool private)
+{
+    int64_t status = map_gpa(start, (end - start) / PAGE_SIZE,
+                             private ? MAP_GPA_PRIVATE : 0);
+
+    if (status) {
+        say("# %x to %x to %s: %d\n", start, end,
+            private ? "private" : "shared", status);
+        return "a conversion failed";
+    }
+    return NULL;
+}

@@ -1,0 +1,94 @@
+/*
+ * The payload's other processors, by the local APIC: how they start and wake.
+ */
+#include "payload.h"
+#include "x86.h"
+
+enum {                          /* the local APIC's registers */
+    APIC_EOI = 0xb0,
+    APIC_SPURIOUS = 0xf0,
+    APIC_COMMAND = 0x300,
+};
+
+enum {                          /* commands, to all processors but this one */
+    OTHERS_FIXED = 0xc4000,
+    OTHERS_INIT = 0xc4500,
+    OTHERS_START = 0xc4600,
+};
+
+struct interrupt_frame;
+
+static bool x2apic;
+
+static void write_msr(uint32_t msr, uint64_t value)
+{
+    asm volatile("wrmsr" : : "c"(msr), "a"((uint32_t)value),
+                 "d"((uint32_t)(value >> 32)) : "memory");
+}
+
+static uint64_t read_msr(uint32_t msr)
+{
+    uint32_t low, high;
+    asm volatile("rdmsr" : "=a"(low), "=d"(high) : "c"(msr));
+    return (uint64_t)high << 32 | low;
+}
+
+static void write_apic(unsigned reg, uint32_t value)
+{
+    if (x2apic) {
+        write_msr(0x800 + reg / 16, value);
+    } else {
+        /* A plain store: KVM has few instructions that it can emulate. */
+        asm volatile("movl %0, (%1)"
+                     : : "r"(value), "r"(0xfee00000ULL + reg) : "memory");
+    }
+}
+
+static __attribute__((interrupt))
+void wake_entry(struct interrupt_frame *frame)
+{
+    (void)frame;
+    write_apic(APIC_EOI, 0);
+}
+
+void set_up_cpu(void)
+{
+    load_idt();
+    if (x2apic) {
+        write_msr(0x1b, read_msr(0x1b) | 0xc00);
+    }
+    write_apic(APIC_SPURIOUS, 0x1ff);
+}
+
+void prepare_other_cpus(void)
+{
+    uint32_t regs[4];
+
+    cpuid(1, regs);
+    x2apic = regs[2] >> 21 & 1;
+    set_gate(WAKE_VECTOR, (uintptr_t)wake_entry);
+    set_up_cpu();
+}
+
+void reset_other_cpus(void)
+{
+    __builtin_memcpy((void *)TRAMPOLINE, trampoline,
+                     trampoline_end - trampoline);
+    write_apic(APIC_COMMAND, OTHERS_INIT);
+}
+
+void start_other_cpus(void)
+{
+    write_apic(APIC_COMMAND, OTHERS_START | TRAMPOLINE >> 12);
+}
+
+void wake_other_cpus(void)
+{
+    write_apic(APIC_COMMAND, OTHERS_FIXED | WAKE_VECTOR);
+}
+
+void sleep_until_woken(void)
+{
+    /* A wake-up that comes before the hlt waits for the sti. */
+    asm volatile("sti; hlt; cli" : : : "memory");
+}
