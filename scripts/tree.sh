@@ -1,12 +1,28 @@
-# The prepared tree and the patch queue, for the scripts that move changes
+# The prepared trees and their patch queues, for the scripts that move changes
 # between the two. Sourced after lib.sh.
 # shellcheck shell=bash
 # shellcheck disable=SC2034  # the variables are for those who source this
 
-tree=$BUILD/src/qemu
-am=$BUILD/src/qemu-am
-rel=build/src/qemu
-queue=$TOP/patches/qemu
+# Name, which is the upstream's and the tree's; queue; branch; where new files
+# of ours stand: at their path in this repository, or in the patches.
+queues='
+qemu       patches/qemu     gmem       beside
+linux-7.3  companion/linux  companion  inside
+'
+
+# use_queue NAME: the variables that the functions below work with.
+use_queue()
+{
+    local found
+    read -r name queue_rel branch new_files <<<"$(awk -v name="$1" '$1 == name' <<<"$queues")"
+    found=$(awk 'NF { printf "%s ", $1 }' <<<"$queues")
+    [ -n "$name" ] || die "there is no queue $1; there are: $found"
+    rel=build/src/$name
+    tree=$BUILD/src/$name
+    am=$tree-am
+    queue=$TOP/$queue_rel
+    state=$tree/.git/gmem
+}
 
 # The same commits on each machine: fixed dates and a fixed committer.
 stamp_git()
@@ -22,10 +38,16 @@ series()
     [ ! -f "$queue/series" ] || sed -e 's/[ \t]*#.*//' -e '/^[ \t]*$/d' "$queue/series"
 }
 
+# Files of the upstream that go whole, when the series has been applied
+removed()
+{
+    [ ! -f "$queue/removed" ] || sed -e 's/[ \t]*#.*//' -e '/^[ \t]*$/d' "$queue/removed"
+}
+
 queue_key()
 {
     local p
-    { series; series | while read -r p; do cat "$queue/$p" 2>/dev/null || true; done; } |
+    { series; removed; series | while read -r p; do cat "$queue/$p" 2>/dev/null || true; done; } |
         sha256sum | cut -c1-32
 }
 
