@@ -1,0 +1,46 @@
+"""What the benchmark measures, for the program that does it and for the one that
+reports it."""
+
+FIELDS = 'round', 'measure', 'case', 'engine', 'value', 'unit'
+HIGHER_IS_BETTER = 'conversions/s', 'MiB/s'
+
+# What the guest converts, at 1 GiB. Of a mixed range every other run of run=
+# has the wanted state already.
+CASES = {
+    '4 KiB': 'size=4K,count=200',
+    '64 KiB': 'size=64K,count=100',
+    '64 KiB mixed': 'size=64K,run=4K,count=40',
+    '2 MiB': 'size=2M,count=20',
+    '2 MiB mixed': 'size=2M,run=64K,count=20',
+}
+LARGE = {
+    '1 GiB': 'size=1G,count=1',
+    '1 GiB mixed': 'size=1G,run=64K,count=1',
+}
+LISTENERS = 0, 1, 8
+VM_SIZES = 4, 64, 512   # GiB; TCG has 40 bits of physical address
+
+# Each measure: what it is called, whose values are compared, and with whose.
+MEASURES = {
+    'conversion': ('Conversions by the guest', 'ours', ('stock', 'floor')),
+    'conversion+syscall': ('The same with listeners that make a system call each time',
+                           'ours', ('stock',)),
+    'VM size': ('Conversions of 4 KiB by the guest, over the size of its memory',
+                'ours', ('stock',)),
+    'calls': ('Calls of one listener for a mixed range of 2 MiB, 16 runs to change',
+              'ours', ('stock',)),
+    'tracking': ('Tracking alone, without system calls (outside the lab)',
+                 'ours', ('stock',)),
+    'memory': ('Host memory for guest RAM that was converted back and forth ten times',
+               'ours', ('stock',)),
+    'untouched': ('Host memory of a guest that has touched 1 MiB of 256 MiB',
+                  'guest_memfd', ('memfd', 'stock memfd')),
+    'untouched time': ('Time to save and to restore it',
+                       'guest_memfd', ('memfd', 'stock memfd')),
+    'boot': ('Boot of Linux to user space', 'guest_memfd', ('memfd',)),
+    'prealloc': ('Preallocation of 1 GiB', 'guest_memfd', ('memfd', 'memset')),
+}
+
+
+def with_listeners(count):
+    return f'{count} listener' + 's' * (count != 1)

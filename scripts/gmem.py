@@ -1,0 +1,53 @@
+"""What the project's Python programs share: where things are, how to talk, and
+how to start a QEMU with a monitor."""
+import contextlib, os, subprocess, sys, tempfile
+
+TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+BUILD = os.path.join(TOP, 'build')
+LAB = os.path.join(BUILD, 'lab')
+PROGRAM = os.path.relpath(os.path.abspath(sys.argv[0]), TOP)
+
+
+def say(message):
+    print(f'{PROGRAM}: {message}', file=sys.stderr, flush=True)
+
+
+def die(message):
+    sys.exit(f'{PROGRAM}: error: {message}')
+
+
+def size_name(size):
+    for shift, unit in (40, 'TiB'), (30, 'GiB'), (20, 'MiB'), (10, 'KiB'):
+        if size >= 1 << shift:
+            return f'{size / (1 << shift):.4g} {unit}'
+    return f'{size} B'
+
+
+class Machine:
+    """A QEMU and its QMP monitor; ends with the block that has it."""
+
+    def __init__(self, command, **options):
+        sys.path.insert(0, os.path.join(BUILD, 'src/qemu/python'))
+        sys.dont_write_bytecode = True
+        # pylint: disable=import-outside-toplevel,import-error
+        from qemu.qmp.legacy import QEMUMonitorProtocol
+        with tempfile.TemporaryDirectory(prefix='gmem-') as folder:
+            path = os.path.join(folder, 'qmp')
+            self.monitor = QEMUMonitorProtocol(path, server=True)
+            # pylint: disable=consider-using-with
+            self.process = subprocess.Popen([*command, '-qmp', f'unix:{path}'], **options)
+            try:
+                self.monitor.accept(timeout=60)
+            except Exception:   # pylint: disable=broad-except
+                self.process.kill()
+                die('QEMU did not start: its message is above')
+        self.cmd = self.monitor.cmd
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        with contextlib.suppress(Exception):    # it is gone
+            self.monitor.close()
