@@ -30,7 +30,7 @@
 #include "system/guest-memfd.h"
 #include "system/hostmem.h"
 #include "system/kvm.h"
-#include "system/kvm_gmem.h"
+#include "system/kvm-gmem.h"
 #include "trace.h"
 
 #ifdef CONFIG_NUMA
@@ -137,7 +137,7 @@ static bool guest_memfd_backend_alloc_split(HostMemoryBackend *backend,
                          (backend->reserve ? 0 : RAM_NORESERVE);
     int fd;
 
-    if (!guest_memfd_required(current_machine)) {
+    if (!guest_memfd_machine_has_private(current_machine)) {
         error_setg(errp, TYPE_MEMORY_BACKEND_GUEST_MEMFD " has nothing to keep "
                    "in a guest_memfd with '-machine confidential-guest-support' "
                    "of type %s: use memory-backend-memfd",

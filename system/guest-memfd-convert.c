@@ -1,22 +1,28 @@
 /*
  * Private memory of a VM: requests to convert guest memory
  *
- * A *request* is a range of guest addresses and a direction.  It is worked off
- * in *parts*: what lies in few RAM blocks and takes a moment.  The memory map
- * cuts a part into *pieces*, each of one RAM block; guest-memfd-map.c finds in
- * each piece the *change* to be made, and in that the *runs* of pages that do
- * not have the right state yet.
+ * A conversion has five levels:
  *
- * Most requests have one part.  A longer one is a GuestMemfdRequest: it lets
- * go of the BQL between its parts, and a vCPU that has to stop, for whatever
- * reason, leaves it *interrupted*, makes its guest ask again, and goes on then.
- * Nothing is freed until all parts have been made, so that a request which
- * fails has lost nothing.  Until then no other request changes the same pages:
- * it waits for one that is being worked on, and undoes an interrupted one.
+ *   request  what a guest asks for: a range of guest addresses and a direction
+ *            (this file)
+ *   part     what is converted with the BQL held: at most GUEST_MEMFD_PART_SIZE
+ *            bytes of a request, in a few RAM blocks (guest-memfd-part.c)
+ *   piece    what of a part lies in one RAM block; the memory map tells
+ *   change   the pages of a piece between the first and the last that do not
+ *            have the wanted state yet (guest-memfd-map.c)
+ *   run      adjacent pages of a change that do not have the wanted state yet
  *
- * Requests are worked off with the BQL held, like all other changes of the
- * memory map: no listener comes or goes, no memory is unplugged and no memslot
- * is registered anew in the middle of a part.
+ * Most requests have one part.  A longer one is a GuestMemfdRequest.  It
+ * releases the BQL between its parts.  When its vCPU has to stop, for whatever
+ * reason, the request stays behind *interrupted*, the guest repeats its
+ * hypercall, and the request goes on then.  Nothing is freed until all parts
+ * have been converted, so a request that fails has lost nothing.  Until then no
+ * other request changes the same pages: it waits for a request that is running,
+ * and undoes an interrupted one.
+ *
+ * Parts are converted with the BQL held, like all other changes of the memory
+ * map: no listener comes or goes, no memory is unplugged and no memory slot is
+ * registered anew in the middle of a part.
  *
  * Copyright (c) 2026 The qemu-gmem developers
  *
@@ -29,11 +35,12 @@
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
 #include "qemu/units.h"
+#include "exec/target_page.h"
+#include "hw/boards.h"
 #include "hw/core/cpu.h"
-#include "migration/misc.h"
-#include "system/address-spaces.h"
-#include "system/guest-memfd.h"
-#include "system/kvm_gmem.h"
+#include "system/confidential-guest-support.h"
+#include "system/guest-memfd-block.h"
+#include "guest-memfd-part.h"
 #include "trace.h"
 
 /*
@@ -41,7 +48,7 @@
  * takes: 16 MiB are some 10 ms under an emulated KVM, the slowest that was
  * measured, and far less on a real one.  Can be changed at any time.
  */
-#define GUEST_MEMFD_PART (16 * MiB)
+#define GUEST_MEMFD_PART_SIZE (16 * MiB)
 
 /*
  * How long a request sleeps without the BQL between two parts, in us: long
@@ -65,13 +72,12 @@ typedef struct GuestMemfdRequest {
     hwaddr start, end;
     bool to_private;
 
-    hwaddr next;                /* what comes before has been changed */
-    int error;                  /* a part has failed: it is being undone */
+    hwaddr next;                /* everything before it has been changed */
+    int error;                  /* a part has failed: the rest is being undone */
     bool finishing;             /* there is no way back */
     bool give_way;              /* the BQL may be released */
     int64_t pages;
     int64_t ns;
-    GuestMemfdMap *first;       /* that it touches: it has the statistics */
     GuestMemfdPending *pending;
     GPtrArray *regions;         /* referenced: pending points to their maps */
     QLIST_ENTRY(GuestMemfdRequest) entry;
@@ -83,147 +89,21 @@ static QLIST_HEAD(, GuestMemfdRequest) requests_interrupted =
 static GuestMemfdRequest *request_running;
 static QemuCond request_cond;
 
-static void __attribute__((constructor)) guest_memfd_init_cond(void)
+static void __attribute__((constructor)) request_init_cond(void)
 {
     qemu_cond_init(&request_cond);
 }
 
-static bool migration_ended;
-
-/* Does a migration, of either direction, need all memory to stay shared? */
-static bool guest_memfd_migration_runs(void)
-{
-    return !migration_ended &&
-           (migration_is_running() || migration_incoming_while_running());
-}
-
-void guest_memfd_end_migration(void)
-{
-    migration_ended = true;
-}
-
-/* Parts: on the stack, since nearly every request has one of one piece */
-
-typedef struct Part {
-    hwaddr end;
-    int n;
-    GuestMemfdPiece pieces[8];  /* more are the next part */
-    MemoryRegion *regions[8];   /* referenced */
-} Part;
-
-static void part_unref(Part *part)
-{
-    while (part->n) {
-        memory_region_unref(part->regions[--part->n]);
-    }
-}
-
-/*
- * Check one section of the memory map.
- *
- * Only memory that KVM takes from the guest_memfd can be private: not memory
- * that is registered by address (see kvm-gmem.c).  What cannot be private is
- * shared already, whatever it is.
- */
-static int part_check(const MemoryRegionSection *section, hwaddr address,
-                      GuestMemfdBlock *block, uint64_t size, bool to_private)
-{
-    if (!block) {
-        return to_private ? -EINVAL : 0;
-    }
-    if (!QEMU_IS_ALIGNED(section->offset_within_region | size | address,
-                         block->map.page_size)) {
-        return -EINVAL;
-    }
-    return to_private ? kvm_gmem_check_bound(block->rb, address, size) : 0;
-}
-
-/* Find the part that begins at @start, of at most @left bytes of RAM. */
-static int part_find(Part *part, hwaddr start, hwaddr end, bool to_private,
-                     uint64_t left)
-{
-    part->end = start;
-    part->n = 0;
-    while (part->end < end && left && part->n < ARRAY_SIZE(part->pieces)) {
-        MemoryRegionSection section = memory_region_find(get_system_memory(),
-                                                         part->end,
-                                                         end - part->end);
-        MemoryRegion *mr = section.mr;
-        hwaddr address = section.offset_within_address_space;
-        GuestMemfdBlock *block = mr ? guest_memfd_of(mr->ram_block) : NULL;
-        uint64_t size = int128_get64(section.size);
-        int ret;
-
-        if (!mr || address > part->end) {
-            /* Nothing is there. */
-            if (to_private) {
-                memory_region_unref(mr);
-                return -EINVAL;
-            }
-        }
-        if (!mr) {
-            part->end = end;
-            break;
-        }
-        size = block ? MIN(size, left) : size;
-        ret = part_check(&section, address, block, size, to_private);
-        if (ret || !block) {
-            memory_region_unref(mr);
-        } else {
-            part->pieces[part->n] = (GuestMemfdPiece) {
-                .map = &block->map,
-                .offset = section.offset_within_region,
-                .size = size,
-            };
-            part->regions[part->n++] = mr;
-            left -= size;
-        }
-        if (ret) {
-            return ret;
-        }
-        part->end = address + size;
-    }
-    return 0;
-}
-
-/* Can all of that be converted? */
-static int guest_memfd_check_range(hwaddr start, hwaddr end, bool to_private)
+/* Can a whole range be converted?  Returns 0, or -EINVAL. */
+static int request_check_range(hwaddr start, hwaddr end, bool to_private)
 {
     int ret = 0;
-    Part part;
+    GuestMemfdPart part;
 
     for (; start < end && !ret; start = part.end) {
-        ret = part_find(&part, start, end, to_private, UINT64_MAX);
-        part_unref(&part);
+        ret = guest_memfd_part_find(&part, start, end, to_private, UINT64_MAX);
+        guest_memfd_part_unref(&part);
     }
-    return ret;
-}
-
-static int64_t part_convert(const Part *part, bool to_private,
-                            GuestMemfdPending *pending)
-{
-    int64_t ret;
-    int i;
-
-    if (!part->n) {
-        return 0;
-    }
-    /* A migration may have begun since the part before. */
-    if (to_private && guest_memfd_migration_runs()) {
-        return -EBUSY;
-    }
-    for (i = 0; to_private && i < part->n; i++) {
-        const RAMBlock *rb = part->regions[i]->ram_block;
-
-        ret = kvm_gmem_end_dirty_log(guest_memfd_of(rb), part->pieces[i].offset,
-                                     part->pieces[i].size);
-        if (ret) {
-            return ret;
-        }
-    }
-    guest_memfd_lock();
-    ret = guest_memfd_map_convert(part->pieces, part->n, to_private, pending);
-    guest_memfd_unlock();
     return ret;
 }
 
@@ -253,7 +133,7 @@ static void request_free(GuestMemfdRequest *r)
 }
 
 /* Keep the regions of a part referenced as long as r->pending has its maps. */
-static void request_take_regions(GuestMemfdRequest *r, Part *part)
+static void request_take_regions(GuestMemfdRequest *r, GuestMemfdPart *part)
 {
     while (part->n) {
         MemoryRegion *mr = part->regions[--part->n];
@@ -267,7 +147,8 @@ static void request_take_regions(GuestMemfdRequest *r, Part *part)
     }
 }
 
-static bool request_overlaps(const GuestMemfdRequest *r, const Part *part)
+static bool request_overlaps(const GuestMemfdRequest *r,
+                             const GuestMemfdPart *part)
 {
     return guest_memfd_pending_overlaps(r->pending, part->pieces, part->n);
 }
@@ -289,14 +170,12 @@ static void request_give_way(void)
 static int request_change(GuestMemfdRequest *r)
 {
     int64_t ret;
-    Part part;
+    GuestMemfdPart part;
 
-    ret = part_find(&part, r->next, r->end, r->to_private, GUEST_MEMFD_PART);
-    if (!ret && part.n && !r->first) {
-        r->first = part.pieces[0].map;
-    }
+    ret = guest_memfd_part_find(&part, r->next, r->end, r->to_private,
+                                GUEST_MEMFD_PART_SIZE);
     if (!ret) {
-        ret = part_convert(&part, r->to_private, r->pending);
+        ret = guest_memfd_part_convert(&part, r->to_private, r->pending);
     }
     request_take_regions(r, &part);
     if (ret < 0) {
@@ -335,19 +214,45 @@ static int request_step(GuestMemfdRequest *r)
     return ret;
 }
 
-static void request_count(GuestMemfdRequest *r)
+static void request_count_pages(GuestMemfdMap *map, uint64_t pages,
+                                void *opaque)
 {
-    if (r->first) {
-        guest_memfd_lock();
-        r->first->stats.ns += r->ns;
-        if (r->error && r->error != -ECANCELED) {
-            guest_memfd_map_count_failure(r->first, -r->error);
+    const GuestMemfdRequest *r = opaque;
+
+    guest_memfd_block_count(container_of(map, GuestMemfdBlock, map),
+                            r->to_private, pages, 0, 0);
+}
+
+/* Count the time and the failure of a request for each block that it touches. */
+static void request_count_result(MemoryRegion *const *regions, guint n,
+                                 bool to_private, uint64_t ns, int error)
+{
+    guint i, before;
+
+    for (i = 0; i < n; i++) {
+        for (before = 0; regions[before]->ram_block != regions[i]->ram_block;) {
+            before++;
         }
-        guest_memfd_unlock();
+        if (before == i) {
+            guest_memfd_block_count(guest_memfd_of(regions[i]->ram_block),
+                                    to_private, 0, ns, error);
+        }
     }
 }
 
-static GuestMemfdRequest *request_overlapping(const Part *part)
+static void request_count(GuestMemfdRequest *r)
+{
+    /* -ECANCELED: the guest does not want it any more, nothing has failed. */
+    const int error = r->error == -ECANCELED ? 0 : -r->error;
+
+    if (!r->error) {
+        guest_memfd_pending_count(r->pending, request_count_pages, r);
+    }
+    request_count_result((MemoryRegion **)r->regions->pdata, r->regions->len,
+                         r->to_private, r->ns, error);
+}
+
+static GuestMemfdRequest *request_overlapping(const GuestMemfdPart *part)
 {
     GuestMemfdRequest *r;
 
@@ -401,7 +306,7 @@ static int request_end(GuestMemfdRequest *r, CPUState *cpu)
  * so; 1 if the BQL has been released and the memory map may be another one; or
  * -EINTR, -ENOTRECOVERABLE.
  */
-static int request_make_way(const Part *part, CPUState *cpu)
+static int request_make_way(const GuestMemfdPart *part, CPUState *cpu)
 {
     GuestMemfdRequest *other = request_overlapping(part);
     int ret;
@@ -474,8 +379,8 @@ static GuestMemfdRequest *request_again(CPUState *cpu, hwaddr start, hwaddr end,
  * One long request at a time.  Before its first part, all interrupted ones that
  * are in its way are ended, and those that its vCPU has left behind.
  */
-static int64_t request_convert(hwaddr start, hwaddr end, bool to_private,
-                               bool give_way, CPUState *cpu)
+static int64_t request_convert_long(hwaddr start, hwaddr end, bool to_private,
+                                    bool give_way, CPUState *cpu)
 {
     GuestMemfdRequest *r, *next;
     int64_t ret = request_wait(cpu);
@@ -498,93 +403,108 @@ again:
             goto again;
         }
     }
-    ret = guest_memfd_check_range(start, end, to_private);
+    ret = request_check_range(start, end, to_private);
     if (ret) {
         return ret;
     }
     return request_run(request_new(cpu, start, end, to_private, give_way), cpu);
 }
 
-/* With the BQL held, which is released in between only if @give_way. */
-static int64_t guest_memfd_convert_range(hwaddr start, hwaddr size,
-                                         bool to_private, bool give_way,
-                                         CPUState *cpu)
+/*
+ * Convert a range that is page aligned.  Called with the BQL held, which is
+ * released in between only if @give_way.
+ */
+static int64_t request_convert(hwaddr start, hwaddr end, bool to_private,
+                               bool give_way, CPUState *cpu)
 {
     const int64_t begin = get_clock();
-    const hwaddr end = start + size;
     int64_t ret;
-    Part part;
+    GuestMemfdPart part;
+    int i;
 
     if (!give_way && request_running) {
-        return -EBUSY;          /* it cannot be waited for */
+        return -EBUSY;          /* the caller cannot wait for it */
     }
-    ret = part_find(&part, start, end, to_private, GUEST_MEMFD_PART);
+    ret = guest_memfd_part_find(&part, start, end, to_private,
+                                GUEST_MEMFD_PART_SIZE);
     while (!ret && give_way && part.end >= end &&
            (ret = request_make_way(&part, cpu)) == 1) {
-        part_unref(&part);
-        ret = part_find(&part, start, end, to_private, GUEST_MEMFD_PART);
+        guest_memfd_part_unref(&part);
+        ret = guest_memfd_part_find(&part, start, end, to_private,
+                                    GUEST_MEMFD_PART_SIZE);
     }
     if (!ret && part.end < end) {
-        part_unref(&part);
-        return request_convert(start, end, to_private, give_way, cpu);
+        guest_memfd_part_unref(&part);
+        return request_convert_long(start, end, to_private, give_way, cpu);
     }
-    ret = ret ?: part_convert(&part, to_private, NULL);
-    if (part.n && ret != -EINTR) {
-        GuestMemfdMap *map = part.pieces[0].map;
-
-        guest_memfd_lock();
-        map->stats.ns += get_clock() - begin;
-        if (ret < 0) {
-            guest_memfd_map_count_failure(map, -ret);
+    ret = ret ?: guest_memfd_part_convert(&part, to_private, NULL);
+    if (ret != -EINTR) {
+        for (i = 0; ret > 0 && i < part.n; i++) {
+            if (part.pieces[i].changed) {
+                guest_memfd_block_count(
+                    container_of(part.pieces[i].map, GuestMemfdBlock, map),
+                    to_private, part.pieces[i].changed, 0, 0);
+            }
         }
-        guest_memfd_unlock();
+        request_count_result(part.regions, part.n, to_private,
+                             get_clock() - begin, ret < 0 ? -ret : 0);
     }
-    part_unref(&part);
+    guest_memfd_part_unref(&part);
     return ret;
 }
 
-void guest_memfd_conversion_failed(hwaddr start, uint64_t size,
-                                   bool to_private, int error)
+static int64_t request_run_judged(hwaddr start, uint64_t size, bool to_private,
+                                  bool valid, CPUState *cpu)
 {
-    BQL_LOCK_GUARD();           /* monitor.c has no other lock for its timers */
-
-    trace_guest_memfd_convert(start, size, to_private, -error);
-    qapi_event_send_guest_memfd_conversion_failed(start, size, to_private,
-                                                  error, strerror(error));
-}
-
-int64_t guest_memfd_convert(hwaddr start, hwaddr size, bool to_private,
-                            CPUState *cpu)
-{
+    const uint64_t page_size = qemu_real_host_page_size();
     const bool give_way = !bql_locked();
     int64_t ret = -EINVAL;
     BQL_LOCK_GUARD();
 
-    if (size && QEMU_IS_ALIGNED(start | size, qemu_real_host_page_size()) &&
+    if (valid && size && QEMU_IS_ALIGNED(start | size, page_size) &&
         start + size > start) {
-        ret = guest_memfd_convert_range(start, size, to_private, give_way, cpu);
+        ret = request_convert(start, start + size, to_private, give_way, cpu);
     }
-    if (give_way && ret * (int64_t)qemu_real_host_page_size() >=
-                    GUEST_MEMFD_GIVE_WAY_AFTER) {
+    if (give_way && ret >= (int64_t)(GUEST_MEMFD_GIVE_WAY_AFTER / page_size)) {
         request_give_way();
     }
     if (ret == -EINTR) {
         return ret;
     }
+    trace_guest_memfd_convert(start, size, to_private, ret);
     if (ret < 0) {
-        guest_memfd_conversion_failed(start, size, to_private, -ret);
-    } else {
-        trace_guest_memfd_convert(start, size, to_private, ret);
+        qapi_event_send_guest_memfd_conversion_failed(start, size, to_private,
+                                                      -ret, strerror(-ret));
     }
     return ret;
 }
 
+int64_t guest_memfd_convert(hwaddr start, hwaddr size, bool to_private,
+                            CPUState *cpu)
+{
+    return request_run_judged(start, size, to_private, true, cpu);
+}
+
+int64_t guest_memfd_convert_pages(hwaddr start, uint64_t nr_pages,
+                                  bool to_private, bool valid, CPUState *cpu)
+{
+    const uint64_t size = nr_pages * qemu_target_page_size();
+
+    valid = valid && size / qemu_target_page_size() == nr_pages;
+    return request_run_judged(start, size, to_private, valid, cpu);
+}
+
+bool guest_memfd_access_is_request(void)
+{
+    return current_machine->cgs && current_machine->cgs->access_is_request;
+}
+
 int64_t guest_memfd_fault(hwaddr start, hwaddr size, bool private)
 {
-    if (guest_memfd_initially_private()) {
-        return guest_memfd_convert(start, size, private, NULL);
+    if (!guest_memfd_access_is_request()) {
+        return 0;
     }
-    return 0;
+    return guest_memfd_convert(start, size, private, NULL);
 }
 
 void guest_memfd_forget_requests(void)

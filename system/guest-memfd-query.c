@@ -26,9 +26,9 @@
 #include "qemu/timer.h"
 #include "qemu/units.h"
 #include "qom/object_interfaces.h"
-#include "system/guest-memfd.h"
+#include "system/guest-memfd-block.h"
 #include "system/hostmem.h"
-#include "system/kvm_gmem.h"
+#include "system/kvm-gmem.h"
 #include "system/ram-block-holes.h"
 
 /* The RAM block of a memory backend that has a guest_memfd, or NULL */
@@ -53,6 +53,44 @@ static int guest_memfd_query_fd(const RAMBlock *rb)
     return guest_memfd_of(rb) ? rb->guest_memfd : rb->fd;
 }
 
+static GuestMemfdFailureList *guest_memfd_query_failures(
+    const GuestMemfdStats *stats)
+{
+    GuestMemfdFailureList *list = NULL, **tail = &list;
+    int i;
+
+    for (i = 0; i < ARRAY_SIZE(stats->failures); i++) {
+        GuestMemfdFailure *failure;
+
+        if (stats->failures[i]) {
+            failure = g_new0(GuestMemfdFailure, 1);
+            failure->q_errno = i;
+            failure->error = g_strdup(strerror(i));
+            failure->count = stats->failures[i];
+            QAPI_LIST_APPEND(tail, failure);
+        }
+    }
+    return list;
+}
+
+GuestMemfdConversion *guest_memfd_query_conversion(GuestMemfdBlock *block)
+{
+    GuestMemfdConversion *info = g_new0(GuestMemfdConversion, 1);
+    const GuestMemfdStats *stats = &block->stats;
+
+    guest_memfd_lock();
+    info->q_private = guest_memfd_map_private_size(&block->map);
+    info->shared = guest_memfd_map_size(&block->map) - info->q_private;
+    info->to_private = stats->conversions[true];
+    info->to_shared = stats->conversions[false];
+    info->pages_to_private = stats->pages[true];
+    info->pages_to_shared = stats->pages[false];
+    info->failures = guest_memfd_query_failures(stats);
+    info->time_ns = stats->ns;
+    guest_memfd_unlock();
+    return info;
+}
+
 /* All but what is allocated */
 static GuestMemfdInfo *guest_memfd_query_info(Object *obj, const RAMBlock *rb)
 {
@@ -60,7 +98,7 @@ static GuestMemfdInfo *guest_memfd_query_info(Object *obj, const RAMBlock *rb)
     GuestMemfdInfo *info = g_new0(GuestMemfdInfo, 1);
 
     info->id = g_strdup(object_get_canonical_path_component(obj));
-    info->mode = block ? GUEST_MEMFD_MODE_SPLIT : GUEST_MEMFD_MODE_SHARED;
+    info->mode = block ? block->ops->mode : GUEST_MEMFD_MODE_SHARED;
     info->size = MEMORY_BACKEND(obj)->size;
     info->conversion = block ? guest_memfd_query_conversion(block) : NULL;
     info->slots = kvm_gmem_query_slots(rb);

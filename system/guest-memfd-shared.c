@@ -15,7 +15,7 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qemu/error-report.h"
-#include "system/guest-memfd.h"
+#include "system/guest-memfd-block.h"
 #include "system/hostmem.h"
 #include "system/system.h"
 
@@ -30,13 +30,13 @@
 #define MADV_DONTNEED_LOCKED 24
 #endif
 
-static bool is_huge(const RAMBlock *rb)
+static bool shared_is_huge(const RAMBlock *rb)
 {
     return rb->page_size != qemu_real_host_page_size();
 }
 
 /* Has the administrator asked for the memory to be there at any time? */
-static bool is_preallocated(RAMBlock *rb)
+static bool shared_is_preallocated(RAMBlock *rb)
 {
     Object *owner = memory_region_owner(rb->mr);
 
@@ -54,20 +54,21 @@ static bool is_preallocated(RAMBlock *rb)
  *
  * Huge pages are reserved unless reserve=off, which excludes prealloc=on.
  */
-static bool must_keep(RAMBlock *rb)
+static bool shared_must_keep(RAMBlock *rb)
 {
-    if (is_huge(rb)) {
+    if (shared_is_huge(rb)) {
         return !qemu_ram_is_noreserve(rb);
     }
-    return rb->flags & RAM_NAMED_FILE && is_preallocated(rb);
+    return rb->flags & RAM_NAMED_FILE && shared_is_preallocated(rb);
 }
 
-static int advise(RAMBlock *rb, uint64_t offset, uint64_t size, int advice)
+static int shared_advise(RAMBlock *rb, uint64_t offset, uint64_t size,
+                         int advice)
 {
     return madvise(rb->host + offset, size, advice) ? -errno : 0;
 }
 
-static int punch_hole(RAMBlock *rb, uint64_t offset, uint64_t size)
+static int shared_punch_hole(RAMBlock *rb, uint64_t offset, uint64_t size)
 {
     return fallocate(rb->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                      rb->fd_offset + offset, size) ? -errno : 0;
@@ -77,7 +78,7 @@ static int punch_hole(RAMBlock *rb, uint64_t offset, uint64_t size)
  * Frees memory.  Unlike ram_block_discard_range(), this reports no error, as the
  * guest could then fill the log, and can free memory of -overcommit mem-lock.
  */
-static int discard(RAMBlock *rb, uint64_t offset, uint64_t size)
+static int shared_discard(RAMBlock *rb, uint64_t offset, uint64_t size)
 {
     const bool shared = qemu_ram_is_shared(rb);
     int ret = 0;
@@ -86,13 +87,13 @@ static int discard(RAMBlock *rb, uint64_t offset, uint64_t size)
      * A hole takes the pages from all who map the file.  A private mapping
      * reads small pages from the file; but huge ones are always its own.
      */
-    if (rb->fd >= 0 && (shared || !is_huge(rb))) {
-        ret = punch_hole(rb, offset, size);
+    if (rb->fd >= 0 && (shared || !shared_is_huge(rb))) {
+        ret = shared_punch_hole(rb, offset, size);
     } else if (shared) {
-        ret = advise(rb, offset, size, MADV_REMOVE);
+        ret = shared_advise(rb, offset, size, MADV_REMOVE);
     }
     if (!ret && !shared) {
-        ret = advise(rb, offset, size, MADV_DONTNEED_LOCKED);
+        ret = shared_advise(rb, offset, size, MADV_DONTNEED_LOCKED);
     }
     return ret;
 }
@@ -101,11 +102,11 @@ static int discard(RAMBlock *rb, uint64_t offset, uint64_t size)
  * Makes sure first that the memory is there, for memset() could only end in
  * SIGBUS where it is not, or where it is poisoned.
  */
-static int clear_mapped(RAMBlock *rb, uint64_t offset, uint64_t size)
+static int shared_clear_mapped(RAMBlock *rb, uint64_t offset, uint64_t size)
 {
     uint64_t start = QEMU_ALIGN_DOWN(offset, rb->page_size);
-    int ret = advise(rb, start, QEMU_ALIGN_UP(offset + size, rb->page_size) -
-                     start, MADV_POPULATE_WRITE);
+    uint64_t end = QEMU_ALIGN_UP(offset + size, rb->page_size);
+    int ret = shared_advise(rb, start, end - start, MADV_POPULATE_WRITE);
 
     if (!ret) {
         memset(rb->host + offset, 0, size);
@@ -114,7 +115,7 @@ static int clear_mapped(RAMBlock *rb, uint64_t offset, uint64_t size)
 }
 
 /* Clears a part of a huge page. */
-static int clear_huge(RAMBlock *rb, uint64_t offset, uint64_t size)
+static int shared_clear_huge(RAMBlock *rb, uint64_t offset, uint64_t size)
 {
     const uint64_t half = rb->page_size / 2;
     unsigned char resident;
@@ -123,31 +124,31 @@ static int clear_huge(RAMBlock *rb, uint64_t offset, uint64_t size)
     if (qemu_ram_is_shared(rb)) {
         /* A hole clears what is less than a huge page; does not allocate it. */
         if (size <= half) {
-            return punch_hole(rb, offset, size);
+            return shared_punch_hole(rb, offset, size);
         }
-        ret = punch_hole(rb, offset, half);
-        return ret ?: punch_hole(rb, offset + half, size - half);
+        ret = shared_punch_hole(rb, offset, half);
+        return ret ?: shared_punch_hole(rb, offset + half, size - half);
     }
     if (mincore(rb->host + QEMU_ALIGN_DOWN(offset, rb->page_size),
                 qemu_real_host_page_size(), &resident)) {
         return -errno;
     }
-    return resident & 1 ? clear_mapped(rb, offset, size) : 0;
+    return resident & 1 ? shared_clear_mapped(rb, offset, size) : 0;
 }
 
 /* Clears memory that stays allocated. */
-static int clear(RAMBlock *rb, uint64_t offset, uint64_t size)
+static int shared_clear(RAMBlock *rb, uint64_t offset, uint64_t size)
 {
     const uint64_t end = offset + size;
     uint64_t next;
     int ret = 0;
 
-    if (!is_huge(rb)) {
-        return clear_mapped(rb, offset, size);
+    if (!shared_is_huge(rb)) {
+        return shared_clear_mapped(rb, offset, size);
     }
     for (; offset < end && !ret; offset = next) {
         next = MIN(QEMU_ALIGN_UP(offset + 1, rb->page_size), end);
-        ret = clear_huge(rb, offset, next - offset);
+        ret = shared_clear_huge(rb, offset, next - offset);
     }
     return ret;
 }
@@ -156,7 +157,8 @@ static int clear(RAMBlock *rb, uint64_t offset, uint64_t size)
  * Huge pages are freed whole: for those at the ends of the range, all other
  * small pages have to be private, too.  Until then small ones are cleared.
  */
-static int drop_huge(GuestMemfdBlock *block, uint64_t offset, uint64_t size)
+static int shared_drop_huge(GuestMemfdBlock *block, uint64_t offset,
+                            uint64_t size)
 {
     const uint64_t huge = block->rb->page_size;
     const uint64_t end = offset + size;
@@ -169,7 +171,7 @@ static int drop_huge(GuestMemfdBlock *block, uint64_t offset, uint64_t size)
     if (guest_memfd_map_next_run(&block->map, &shared, MIN(start + huge, last),
                                  false)) {
         start += huge;
-        ret = clear(block->rb, offset, MIN(start, end) - offset);
+        ret = shared_clear(block->rb, offset, MIN(start, end) - offset);
         if (ret) {
             return ret;
         }
@@ -178,12 +180,12 @@ static int drop_huge(GuestMemfdBlock *block, uint64_t offset, uint64_t size)
     if (start < last &&
         guest_memfd_map_next_run(&block->map, &shared, last, false)) {
         last -= huge;
-        ret = clear(block->rb, last, end - last);
+        ret = shared_clear(block->rb, last, end - last);
         if (ret) {
             return ret;
         }
     }
-    return start < last ? discard(block->rb, start, last - start) : 0;
+    return start < last ? shared_discard(block->rb, start, last - start) : 0;
 }
 
 int guest_memfd_shared_drop(GuestMemfdBlock *block, uint64_t offset,
@@ -191,11 +193,11 @@ int guest_memfd_shared_drop(GuestMemfdBlock *block, uint64_t offset,
 {
     RAMBlock *rb = block->rb;
 
-    if (must_keep(rb)) {
-        return clear(rb, offset, size);
+    if (shared_must_keep(rb)) {
+        return shared_clear(rb, offset, size);
     }
-    return is_huge(rb) ? drop_huge(block, offset, size)
-                       : discard(rb, offset, size);
+    return shared_is_huge(rb) ? shared_drop_huge(block, offset, size)
+                              : shared_discard(rb, offset, size);
 }
 
 int guest_memfd_shared_acquire(GuestMemfdBlock *block, uint64_t offset,
@@ -203,50 +205,50 @@ int guest_memfd_shared_acquire(GuestMemfdBlock *block, uint64_t offset,
 {
     RAMBlock *rb = block->rb;
     uint64_t start = QEMU_ALIGN_DOWN(offset, rb->page_size);
+    uint64_t end = QEMU_ALIGN_UP(offset + size, rb->page_size);
     int ret;
 
-    if (!is_huge(rb) || must_keep(rb)) {
+    if (!shared_is_huge(rb) || shared_must_keep(rb)) {
         return 0;
     }
-    ret = advise(rb, start, QEMU_ALIGN_UP(offset + size, rb->page_size) - start,
-                 MADV_POPULATE_WRITE);
+    ret = shared_advise(rb, start, end - start, MADV_POPULATE_WRITE);
     return ret == -EFAULT ? -ENOMEM : ret;      /* it means SIGBUS */
 }
 
 void guest_memfd_shared_balloon(RAMBlock *rb, uint64_t offset, uint64_t size)
 {
-    if (!must_keep(rb)) {
-        discard(rb, offset, size);
+    if (!shared_must_keep(rb)) {
+        shared_discard(rb, offset, size);
     }
 }
 
 /* Has the file of a private mapping contents?  They would shine through. */
-static bool file_has_data(const RAMBlock *rb, const struct stat *st)
+static bool shared_file_has_data(const RAMBlock *rb, const struct stat *st)
 {
     off_t data;
 
-    if (is_huge(rb)) {
+    if (shared_is_huge(rb)) {
         return st->st_blocks;       /* hugetlbfs does not know SEEK_DATA */
     }
     data = lseek(rb->fd, rb->fd_offset, SEEK_DATA);
     return data >= 0 ? data < rb->fd_offset + rb->max_length : errno != ENXIO;
 }
 
-/* Tries what discard() does, but leaves the contents of a file alone. */
-static int try_discard(RAMBlock *rb, const struct stat *st)
+/* Tries what shared_discard() does, but leaves the contents of a file alone. */
+static int shared_try_discard(RAMBlock *rb, const struct stat *st)
 {
     const bool shared = qemu_ram_is_shared(rb);
     uint64_t behind = MAX(st->st_size, rb->fd_offset + rb->max_length);
     int ret = 0;
 
-    if (rb->fd >= 0 && (shared || !is_huge(rb))) {
-        ret = punch_hole(rb, ROUND_UP(behind, rb->page_size) - rb->fd_offset,
-                         rb->page_size);
+    if (rb->fd >= 0 && (shared || !shared_is_huge(rb))) {
+        behind = ROUND_UP(behind, rb->page_size) - rb->fd_offset;
+        ret = shared_punch_hole(rb, behind, rb->page_size);
     } else if (shared) {
-        ret = advise(rb, 0, rb->page_size, MADV_REMOVE);
+        ret = shared_advise(rb, 0, rb->page_size, MADV_REMOVE);
     }
     if (!ret && !shared) {
-        ret = advise(rb, 0, rb->page_size, MADV_DONTNEED_LOCKED);
+        ret = shared_advise(rb, 0, rb->page_size, MADV_DONTNEED_LOCKED);
     }
     return ret;
 }
@@ -280,7 +282,7 @@ bool guest_memfd_shared_init(RAMBlock *rb, Error **errp)
         return false;
     }
     if (!private_file || !st.st_nlink) {
-        ret = try_discard(rb, &st);
+        ret = shared_try_discard(rb, &st);
     }
     if (ret) {
         error_setg_errno(errp, -ret, "'%s' cannot have private memory: memory "
@@ -291,7 +293,7 @@ bool guest_memfd_shared_init(RAMBlock *rb, Error **errp)
                          "memory-backend-memfd");
         return false;
     }
-    if (private_file && (st.st_nlink || file_has_data(rb, &st))) {
+    if (private_file && (st.st_nlink || shared_file_has_data(rb, &st))) {
         error_setg(errp, "'%s' cannot have private memory: with share=off, the "
                    "contents of its file would appear when memory is shared "
                    "again; set share=on, give a directory as mem-path, or use "
@@ -303,15 +305,15 @@ bool guest_memfd_shared_init(RAMBlock *rb, Error **errp)
 
 uint64_t guest_memfd_shared_free_size(RAMBlock *rb)
 {
-    return is_huge(rb) && !must_keep(rb) ? rb->page_size
-                                         : qemu_real_host_page_size();
+    return shared_is_huge(rb) && !shared_must_keep(rb)
+           ? rb->page_size : qemu_real_host_page_size();
 }
 
 bool guest_memfd_shared_has_prealloc(const RAMBlock *rb)
 {
     const GuestMemfdBlock *block = guest_memfd_of(rb);
 
-    return !block || !block->map.initially_private || is_huge(rb);
+    return !block || !block->map.initially_private || shared_is_huge(rb);
 }
 #else
 int guest_memfd_shared_drop(GuestMemfdBlock *block, uint64_t offset,

@@ -10,8 +10,7 @@
  */
 
 #include "qemu/osdep.h"
-#include "system/guest-memfd.h"
-#include "system/ramblock.h"
+#include "system/guest-memfd-block.h"
 #include "system/stats.h"
 
 typedef struct GuestMemfdStat {
@@ -23,21 +22,21 @@ typedef struct GuestMemfdStat {
     uint64_t (*get)(const GuestMemfdConversion *info);
 } GuestMemfdStat;
 
-#define GETTER(field)                                                   \
-    static uint64_t get_##field(const GuestMemfdConversion *info)       \
+#define STATS_GETTER(field)                                                   \
+    static uint64_t stats_get_##field(const GuestMemfdConversion *info)       \
     {                                                                   \
         return info->field;                                             \
     }
 
-GETTER(q_private)
-GETTER(shared)
-GETTER(to_private)
-GETTER(to_shared)
-GETTER(pages_to_private)
-GETTER(pages_to_shared)
-GETTER(time_ns)
+STATS_GETTER(q_private)
+STATS_GETTER(shared)
+STATS_GETTER(to_private)
+STATS_GETTER(to_shared)
+STATS_GETTER(pages_to_private)
+STATS_GETTER(pages_to_shared)
+STATS_GETTER(time_ns)
 
-static uint64_t get_failures(const GuestMemfdConversion *info)
+static uint64_t stats_get_failures(const GuestMemfdConversion *info)
 {
     const GuestMemfdFailureList *f;
     uint64_t failures = 0;
@@ -49,15 +48,19 @@ static uint64_t get_failures(const GuestMemfdConversion *info)
 }
 
 static const GuestMemfdStat guest_memfd_stats[] = {
-    { "private", STATS_TYPE_INSTANT, true, STATS_UNIT_BYTES, 0, get_q_private },
-    { "shared", STATS_TYPE_INSTANT, true, STATS_UNIT_BYTES, 0, get_shared },
-    { "to-private", STATS_TYPE_CUMULATIVE, .get = get_to_private },
-    { "to-shared", STATS_TYPE_CUMULATIVE, .get = get_to_shared },
-    { "pages-to-private", STATS_TYPE_CUMULATIVE, .get = get_pages_to_private },
-    { "pages-to-shared", STATS_TYPE_CUMULATIVE, .get = get_pages_to_shared },
-    { "failures", STATS_TYPE_CUMULATIVE, .get = get_failures },
+    { "private", STATS_TYPE_INSTANT, true, STATS_UNIT_BYTES, 0,
+      stats_get_q_private },
+    { "shared", STATS_TYPE_INSTANT, true, STATS_UNIT_BYTES, 0,
+      stats_get_shared },
+    { "to-private", STATS_TYPE_CUMULATIVE, .get = stats_get_to_private },
+    { "to-shared", STATS_TYPE_CUMULATIVE, .get = stats_get_to_shared },
+    { "pages-to-private", STATS_TYPE_CUMULATIVE,
+      .get = stats_get_pages_to_private },
+    { "pages-to-shared", STATS_TYPE_CUMULATIVE,
+      .get = stats_get_pages_to_shared },
+    { "failures", STATS_TYPE_CUMULATIVE, .get = stats_get_failures },
     { "time", STATS_TYPE_CUMULATIVE, true, STATS_UNIT_SECONDS, -9,
-      get_time_ns },
+      stats_get_time_ns },
 };
 
 typedef struct GuestMemfdStatsQuery {
@@ -65,7 +68,7 @@ typedef struct GuestMemfdStatsQuery {
     strList *names;
 } GuestMemfdStatsQuery;
 
-static int query_block(RAMBlock *rb, void *opaque)
+static int stats_query_block(RAMBlock *rb, void *opaque)
 {
     GuestMemfdStatsQuery *query = opaque;
     GuestMemfdBlock *block = guest_memfd_of(rb);
@@ -99,17 +102,17 @@ static int query_block(RAMBlock *rb, void *opaque)
     return 0;
 }
 
-static void query_stats(StatsResultList **result, StatsTarget target,
+static void stats_query(StatsResultList **result, StatsTarget target,
                         strList *names, strList *targets, Error **errp)
 {
     GuestMemfdStatsQuery query = { .result = result, .names = names };
 
     if (target == STATS_TARGET_VM) {
-        qemu_ram_foreach_block(query_block, &query);
+        qemu_ram_foreach_block(stats_query_block, &query);
     }
 }
 
-static void query_schemas(StatsSchemaList **result, Error **errp)
+static void stats_query_schemas(StatsSchemaList **result, Error **errp)
 {
     StatsSchemaValueList *list = NULL;
     int i;
@@ -130,13 +133,10 @@ static void query_schemas(StatsSchemaList **result, Error **errp)
     add_stats_schema(result, STATS_PROVIDER_GUEST_MEMFD, STATS_TARGET_VM, list);
 }
 
-void guest_memfd_stats_init(void)
+static void stats_register(void)
 {
-    static bool done;
-
-    if (!done) {
-        add_stats_callbacks(STATS_PROVIDER_GUEST_MEMFD, query_stats,
-                            query_schemas);
-        done = true;
-    }
+    add_stats_callbacks(STATS_PROVIDER_GUEST_MEMFD, stats_query,
+                        stats_query_schemas);
 }
+
+type_init(stats_register);

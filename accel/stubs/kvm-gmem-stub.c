@@ -8,7 +8,7 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "system/kvm_gmem.h"
+#include "system/kvm-gmem.h"
 
 int kvm_gmem_create_mmap(uint64_t size, Error **errp)
 {
@@ -16,15 +16,11 @@ int kvm_gmem_create_mmap(uint64_t size, Error **errp)
     return -1;
 }
 
-int kvm_gmem_set_private(const RAMBlock *rb, uint64_t offset, uint64_t size,
-                         bool private)
+int kvm_gmem_set_private(const struct GuestMemfdBlock *block, uint64_t offset,
+                         uint64_t size, bool private, uint64_t *done)
 {
+    *done = 0;
     return -ENOSYS;
-}
-
-int kvm_gmem_check_bound(const RAMBlock *rb, hwaddr start, uint64_t size)
-{
-    return -EINVAL;
 }
 
 int kvm_gmem_end_dirty_log(const struct GuestMemfdBlock *block,

@@ -134,7 +134,7 @@ bool vfio_guest_memfd_check_attach(AddressSpace *as, Error **errp)
     static NotifierWithReturn plug = { .notify = check_plug };
     static Notifier done = { .notify = check_viommus };
 
-    if (!guest_memfd_required(current_machine)) {
+    if (!guest_memfd_machine_has_private(current_machine)) {
         return true;
     }
     if (as != &address_space_memory) {

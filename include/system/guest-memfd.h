@@ -1,10 +1,13 @@
 /*
  * Private memory of a VM: conversion of guest memory, RAM discard
  *
- * A RAM block with a private half (RAM_GUEST_MEMFD) has a GuestMemfdBlock,
- * which owns the state of its pages (a GuestMemfdMap) and, as the block's
- * RamDiscardManager, tells users like VFIO which pages are shared: to them
- * shared memory is populated, private memory discarded.
+ * A RAM block that can have private memory (RAM_GUEST_MEMFD) has a
+ * GuestMemfdBlock, which owns the state of its pages.  As the block's
+ * RamDiscardManager it tells users like VFIO which pages are shared: for them,
+ * shared memory is populated and private memory discarded.
+ *
+ * This header is what the rest of QEMU needs.  The files of this subsystem use
+ * system/guest-memfd-block.h as well.
  *
  * Copyright (c) 2026 The qemu-gmem developers
  *
@@ -15,33 +18,21 @@
 #define SYSTEM_GUEST_MEMFD_H
 
 #include "exec/hwaddr.h"
-#include "qapi/qapi-types-guest-memfd.h"
 #include "qemu/notify.h"
-#include "qom/object.h"
-#include "system/guest-memfd-map.h"
+#include "qemu/typedefs.h"
 #include "system/memory.h"
 #include "system/ramblock.h"
 
-#define TYPE_GUEST_MEMFD_BLOCK "guest-memfd-block"
-OBJECT_DECLARE_SIMPLE_TYPE(GuestMemfdBlock, GUEST_MEMFD_BLOCK)
-
-struct GuestMemfdBlock {
-    Object parent;
-
-    RAMBlock *rb;
-    GuestMemfdMap map;
-    QLIST_HEAD(, RamDiscardListener) listeners;
-    bool told;                  /* that a listener could not get all memory */
-};
+typedef struct GuestMemfdBlock GuestMemfdBlock;
 
 /**
- * guest_memfd_required: does the main memory of the machine get a private half?
+ * guest_memfd_machine_has_private: can the machine's RAM have private memory?
  * @machine: the machine
+ *
+ * Main memory and what backends provide.  Whether ROM can, too, is what
+ * machine_require_guest_memfd() says.
  */
-bool guest_memfd_required(MachineState *machine);
-
-/* guest_memfd_initially_private: is all private memory private at the start? */
-bool guest_memfd_initially_private(void);
+bool guest_memfd_machine_has_private(const MachineState *machine);
 
 /**
  * guest_memfd_block_create: begin to keep the state of a RAM block's pages
@@ -53,14 +44,17 @@ bool guest_memfd_initially_private(void);
  */
 GuestMemfdBlock *guest_memfd_block_create(RAMBlock *rb, Error **errp);
 
-/* guest_memfd_block_destroy: end that; nothing may use the block any more */
+/* guest_memfd_block_destroy: free the block, which nothing may use any more */
 void guest_memfd_block_destroy(GuestMemfdBlock *block);
 
 /**
  * guest_memfd_of: the GuestMemfdBlock of a RAM block, or NULL
  * @rb: the block, or NULL
  */
-GuestMemfdBlock *guest_memfd_of(const RAMBlock *rb);
+static inline GuestMemfdBlock *guest_memfd_of(const RAMBlock *rb)
+{
+    return rb ? rb->guest_memfd_block : NULL;
+}
 
 /**
  * guest_memfd_add_plug_notifier: be asked before memory is plugged
@@ -87,13 +81,23 @@ bool guest_memfd_check_plug(MemoryRegion *mr, Error **errp);
  * @size: in bytes; is set to how far the answer holds.  NULL if nothing is to
  *     be accessed
  *
- * QEMU's memory for private pages is not theirs: an access would read zeros,
- * take host memory, and be lost with the next conversion.
+ * For a private page, RAMBlock.host is the unused shared half: reads return
+ * zeros, writes allocate a page and are lost when the page is next converted.
+ *
+ * Can be called by any thread.
  *
  * Returns: false if the memory is private
  */
-bool guest_memfd_may_access(const MemoryRegion *mr, hwaddr offset,
-                            hwaddr *size);
+bool guest_memfd_block_may_access(const GuestMemfdBlock *block, hwaddr offset,
+                                  hwaddr *size);
+
+static inline bool guest_memfd_may_access(const MemoryRegion *mr,
+                                          hwaddr offset, hwaddr *size)
+{
+    const GuestMemfdBlock *block = guest_memfd_of(mr->ram_block);
+
+    return likely(!block) || guest_memfd_block_may_access(block, offset, size);
+}
 
 /**
  * guest_memfd_guards_access: can guest_memfd_may_access() say no in this VM?
@@ -157,28 +161,6 @@ void *guest_memfd_dump(const MemoryRegion *mr, void *host, size_t *size,
  */
 bool guest_memfd_balloon(RAMBlock *rb, uint64_t offset, uint64_t size);
 
-/* The shared half: system/guest-memfd-shared.c */
-
-/**
- * guest_memfd_shared_init: can the block's own memory serve as a shared half?
- * @rb: the block, before anything is written to it
- * @errp: names the block, the reason, and what to use instead
- *
- * Tries once what guest_memfd_shared_drop() does.  The contents of a file are
- * not touched.
- *
- * Returns: false if not
- */
-bool guest_memfd_shared_init(RAMBlock *rb, Error **errp);
-
-/**
- * guest_memfd_shared_free_size: in which units is the shared half freed?
- * @rb: the block
- *
- * Returns: a number of bytes: the size of a huge page if such are freed
- */
-uint64_t guest_memfd_shared_free_size(RAMBlock *rb);
-
 /**
  * guest_memfd_shared_has_prealloc: does prealloc=on allocate the shared half?
  * @rb: any block
@@ -187,54 +169,6 @@ uint64_t guest_memfd_shared_free_size(RAMBlock *rb);
  *     the shared half would then take host memory for nothing
  */
 bool guest_memfd_shared_has_prealloc(const RAMBlock *rb);
-
-/**
- * guest_memfd_shared_drop: free the shared half of private memory, or clear it
- * @block: the block; its map says already that the range is private
- * @offset: in the block, in bytes, page aligned
- * @size: in bytes, page aligned
- *
- * It reads as zeros afterwards.  Memory that could be lost to others is cleared
- * and stays allocated: huge pages with a reservation, and files with
- * prealloc=on.
- *
- * Called with guest_memfd_lock() held.
- *
- * Returns: 0, or -errno
- */
-int guest_memfd_shared_drop(GuestMemfdBlock *block, uint64_t offset,
-                            uint64_t size);
-
-/**
- * guest_memfd_shared_acquire: allocate shared memory for private pages
- * @block: the block; its map still says that the pages are private
- * @offset: in the block, in bytes, page aligned
- * @size: in bytes, page aligned
- *
- * For huge pages that guest_memfd_shared_drop() may have freed, as an access to
- * one that cannot be allocated ends in SIGBUS.  Does nothing for other memory.
- *
- * Called with guest_memfd_lock() held.
- *
- * Returns: 0, or -errno (-ENOMEM if there are no huge pages), with some of them
- *     allocated
- */
-int guest_memfd_shared_acquire(GuestMemfdBlock *block, uint64_t offset,
-                               uint64_t size);
-
-/* guest_memfd_shared_balloon: free shared memory, unless it is reserved */
-void guest_memfd_shared_balloon(RAMBlock *rb, uint64_t offset, uint64_t size);
-
-/* guest_memfd_stats_init: add the provider guest-memfd to query-stats, once */
-void guest_memfd_stats_init(void);
-
-/**
- * guest_memfd_query_conversion: what QMP tells about private memory
- * @block: the block
- *
- * Called with the BQL held.
- */
-GuestMemfdConversion *guest_memfd_query_conversion(GuestMemfdBlock *block);
 
 /**
  * guest_memfd_convert: convert guest memory, all of a range or nothing of it
@@ -268,33 +202,21 @@ int64_t guest_memfd_convert(hwaddr start, hwaddr size, bool to_private,
                             CPUState *cpu);
 
 /**
- * guest_memfd_forget_requests: forget what guest_memfd_convert() may go on with
- *
- * For a reset, which gives all memory another state.  Called with the BQL held
- * and no vCPU running.
- */
-void guest_memfd_forget_requests(void);
-
-/**
- * guest_memfd_forget_block: as guest_memfd_forget_requests(), for one block
- * @block: a block that is not in the memory map any more
- *
- * Called with the BQL held.  vCPUs can run: a request that is in the middle of
- * a long range goes on with what else it converts.
- */
-void guest_memfd_forget_block(GuestMemfdBlock *block);
-
-/**
- * guest_memfd_conversion_failed: tell management of a request that is refused
+ * guest_memfd_convert_pages: guest_memfd_convert(), as a guest asks for it
  * @start: guest physical address
- * @size: in bytes
- * @to_private: the state that the memory was to have
- * @error: errno
+ * @nr_pages: number of the guest's pages, of qemu_target_page_size()
+ * @to_private: the state that the memory is to have
+ * @valid: false to refuse the request, since something else in it is wrong
+ * @cpu: as for guest_memfd_convert()
  *
- * guest_memfd_convert() does that itself.
+ * Returns: as guest_memfd_convert(); -EINVAL as well if the number of bytes
+ *     overflows, or if the request is not @valid
  */
-void guest_memfd_conversion_failed(hwaddr start, uint64_t size,
-                                   bool to_private, int error);
+int64_t guest_memfd_convert_pages(hwaddr start, uint64_t nr_pages,
+                                  bool to_private, bool valid, CPUState *cpu);
+
+/* guest_memfd_access_is_request: see ConfidentialGuestSupport; any thread */
+bool guest_memfd_access_is_request(void);
 
 /**
  * guest_memfd_fault: a vCPU could not access memory as private or shared
@@ -303,10 +225,10 @@ void guest_memfd_conversion_failed(hwaddr start, uint64_t size,
  * @private: how the vCPU wanted to access it
  *
  * Where the guest itself tells for each access (SEV-SNP, TDX), it wants the
- * memory to be converted.  In a software-protected VM it does not: there KVM
- * has looked the state up, and then it changed, because another vCPU has
+ * memory to be converted.  In a software-protected VM it does not: there KVM has
+ * looked the state up, and then the state changed, because another vCPU has
  * converted the memory or because it was unplugged.  To convert it back would
- * undo that; nothing is done, and the access is to be repeated.
+ * undo that, so this function does nothing, and the vCPU repeats the access.
  *
  * Returns: as guest_memfd_convert(); 0 in a software-protected VM
  */
@@ -328,8 +250,9 @@ bool guest_memfd_blocks_migration(Error **errp);
 /**
  * guest_memfd_end_migration: QEMU quits, there will be no migration any more
  *
- * vCPUs run, and convert memory, for a moment longer than there is something
- * that could be asked for a migration.  Called with the BQL held.
+ * vCPUs can still convert memory after migration_shutdown() has freed
+ * current_migration; from here on nobody may ask for a migration's state.
+ * Called with the BQL held.
  */
 void guest_memfd_end_migration(void);
 

@@ -35,6 +35,8 @@ static int nr_calls, nr_steps;
 /* Call number fail_at and later ones fail if bit 0, 1, ... of fail is set. */
 static int fail_at, fail_error;
 static unsigned fail;
+/* A call of the accelerator that fails has changed so many pages. */
+static uint64_t fail_done;
 
 static int step(char name)
 {
@@ -56,6 +58,7 @@ static void reset_steps(int at, unsigned which, int error)
     fail_at = at;
     fail = which;
     fail_error = error;
+    fail_done = 0;
     nr_calls = nr_steps = 0;
     steps[0] = 0;
 }
@@ -91,13 +94,17 @@ static int model_populate(GuestMemfdMap *map, uint64_t offset, uint64_t size)
 }
 
 static int model_set_private(GuestMemfdMap *map, uint64_t offset,
-                             uint64_t size, bool private)
+                             uint64_t size, bool private, uint64_t *done)
 {
     Model *m = container_of(map, Model, map);
     uint64_t page;
     int ret = step(private ? 'P' : 'S');
 
-    for (page = offset / PAGE; !ret && page < (offset + size) / PAGE; page++) {
+    if (ret) {
+        *done = MIN(fail_done * PAGE, size - PAGE);
+        size = *done;
+    }
+    for (page = offset / PAGE; page < (offset + size) / PAGE; page++) {
         /* Users must have let go: a pinned page cannot become private. */
         g_assert_false(private && m->used[page]);
         m->attribute[page] = private;
@@ -173,7 +180,7 @@ static void model_check(Model *m)
                      private * PAGE);
 }
 
-static int64_t convert(const GuestMemfdPiece *pieces, int n, bool private)
+static int64_t convert(GuestMemfdPiece *pieces, int n, bool private)
 {
     int64_t ret;
 
@@ -307,6 +314,7 @@ static void test_failures(void)
                 memset(models[i].half, 0x11, sizeof(models[i].half));
             }
             reset_steps(at, 1, error);
+            fail_done = round % 7;
             ret = convert(pieces, n, private);
             for (i = 0; i < NR_MAPS; i++) {
                 model_check(&models[i]);
@@ -409,10 +417,24 @@ static void test_pending_undo(void)
     guest_memfd_map_destroy(&m.map);
 }
 
+typedef struct Counted {
+    int calls;
+    uint64_t pages;
+} Counted;
+
+static void count_pages(GuestMemfdMap *map, uint64_t pages, void *opaque)
+{
+    Counted *counted = opaque;
+
+    counted->calls++;
+    counted->pages += pages;
+}
+
 /* Nothing is freed until all parts are there; then it is, one by one. */
 static void test_pending_finish(void)
 {
     g_autoptr(GuestMemfdPending) pending = guest_memfd_pending_new(true);
+    Counted counted = { 0 };
     GuestMemfdPiece other;
     Model m;
 
@@ -422,7 +444,6 @@ static void test_pending_finish(void)
     g_assert_cmpint(begin(&m, 0, 16, pending, true), ==, 16);
     g_assert_cmpint(begin(&m, 8, 24, pending, true), ==, 16);
     g_assert_cmpstr(steps, ==, "dPdP");
-    g_assert_cmpuint(m.map.stats.conversions[true], ==, 0);
 
     other = (GuestMemfdPiece) { &m.map, 31 * PAGE, PAGE };
     g_assert_true(guest_memfd_pending_overlaps(pending, &other, 1));
@@ -438,8 +459,9 @@ static void test_pending_finish(void)
     g_assert_cmpstr(steps, ==, "dPdPXX");
     guest_memfd_unlock();
     /* One request, whatever its parts were */
-    g_assert_cmpuint(m.map.stats.conversions[true], ==, 1);
-    g_assert_cmpuint(m.map.stats.pages[true], ==, 32);
+    guest_memfd_pending_count(pending, count_pages, &counted);
+    g_assert_cmpuint(counted.calls, ==, 1);
+    g_assert_cmpuint(counted.pages, ==, 32);
     model_check(&m);
     guest_memfd_map_destroy(&m.map);
 }
@@ -494,6 +516,135 @@ static void test_pending_reset(void)
     g_assert_cmpuint(guest_memfd_map_private_size(&m.map), ==, 24 * PAGE);
     model_check(&m);
     guest_memfd_map_destroy(&m.map);
+}
+
+/* Readers and users must not have pages from first to last - 1 that change. */
+static void check_in_flight(const Model *before, Model *m, bool private,
+                            uint64_t first, uint64_t last)
+{
+    uint64_t page;
+
+    for (page = 0; page < m->map.nr_pages; page++) {
+        bool in_flight = page >= first && page < last &&
+                         before->attribute[page] != private;
+
+        if (in_flight) {
+            g_assert_false(m->used[page]);
+        }
+        g_assert_cmpint(map_private(m, page), ==,
+                        in_flight || m->attribute[page]);
+        g_assert_cmpint(m->used[page], ==, !map_private(m, page));
+    }
+}
+
+/*
+ * The accelerator changes a part of a piece and asks to wait with the rest, once
+ * or twice.  Meanwhile the lock is free, and readers get "private" for the whole
+ * piece.  Then the change goes on and is finished or undone; or the accelerator
+ * fails; or the block is unplugged.
+ */
+enum { FLIGHT_FINISH, FLIGHT_UNDO, FLIGHT_FAIL, FLIGHT_FORGET, FLIGHT_WAYS };
+
+static void in_flight(bool private, bool mixed, int way, int waits,
+                      uint64_t done)
+{
+    GuestMemfdPending *pending = guest_memfd_pending_new(private);
+    static Model m, before;
+    GuestMemfdPiece pieces[3];
+    Counted counted = { 0 };
+    int i, pages = mixed ? 40 : 48;
+    int64_t ret;
+
+    model_init(&m, 100, !private);
+    reset_steps(0, 0, 0);
+    if (mixed) {
+        convert_one(&m, 20, 4, private);
+        convert_one(&m, 28, 4, private);
+    }
+    write_halves(&m, 7);
+    before = m;
+    for (i = 0; i < 3; i++) {
+        pieces[i] = (GuestMemfdPiece) { &m.map, 16 * i * PAGE, 16 * PAGE };
+    }
+
+    /* The second piece waits; the first has called the accelerator and users. */
+    reset_steps(private ? 1 : 2, (1u << waits) - 1, EAGAIN);
+    fail_done = done;
+    guest_memfd_lock();
+    ret = guest_memfd_map_convert(pieces, 3, private, pending);
+    while (guest_memfd_pending_in_flight(pending) && --waits) {
+        g_assert_cmpint(ret, ==, -EAGAIN);
+        guest_memfd_unlock();
+        check_in_flight(&before, &m, private, 16, 32);
+        guest_memfd_lock();
+        ret = guest_memfd_pending_continue(pending);
+    }
+    g_assert_cmpint(ret, ==, -EAGAIN);
+    g_assert_true(guest_memfd_pending_in_flight(pending));
+    g_assert_true(guest_memfd_pending_overlaps(pending, &pieces[1], 1));
+    g_assert_false(guest_memfd_pending_overlaps(pending, &pieces[2], 1));
+    guest_memfd_unlock();
+    check_in_flight(&before, &m, private, 16, 32);
+    g_assert_true(guest_memfd_map_has_private(&m.map, 16 * PAGE, PAGE));
+
+    guest_memfd_lock();
+    switch (way) {
+    case FLIGHT_FINISH:
+        g_assert_cmpint(guest_memfd_pending_continue(pending), ==, pages);
+        while ((ret = guest_memfd_pending_finish(pending)) == 1) {
+            continue;
+        }
+        guest_memfd_pending_count(pending, count_pages, &counted);
+        g_assert_cmpint(counted.calls, ==, 1);
+        g_assert_cmpuint(counted.pages, ==, pages);
+        break;
+    case FLIGHT_FAIL:
+        reset_steps(0, 1, EIO);
+        fail_done = done;
+        g_assert_cmpint(guest_memfd_pending_continue(pending), ==, -EIO);
+        /* fall through */
+    case FLIGHT_UNDO:
+        while ((ret = guest_memfd_pending_undo(pending)) == 1) {
+            continue;
+        }
+        break;
+    case FLIGHT_FORGET:
+        ret = guest_memfd_pending_forget(pending, &m.map);
+        break;
+    }
+    guest_memfd_unlock();
+    g_assert_cmpint(ret, ==, 0);
+    g_assert_false(guest_memfd_pending_in_flight(pending));
+
+    model_check(&m);
+    for (i = 0; i < m.map.nr_pages; i++) {
+        bool same = way == FLIGHT_FINISH ? i >= 48
+                                         : way != FLIGHT_FORGET || i >= 16;
+
+        if (same) {
+            g_assert_cmpint(m.attribute[i], ==, before.attribute[i]);
+            g_assert_cmpint(m.half[m.attribute[i]][i], ==, 7);
+        } else {
+            g_assert_cmpint(m.attribute[i], ==, private);
+        }
+    }
+    guest_memfd_pending_free(pending);
+    guest_memfd_map_destroy(&m.map);
+}
+
+static void test_in_flight(void)
+{
+    int i, way, waits, done;
+
+    for (i = 0; i < 4; i++) {
+        for (way = 0; way < FLIGHT_WAYS; way++) {
+            for (waits = 1; waits <= 3; waits++) {
+                for (done = 0; done < 16; done += 3) {
+                    in_flight(i & 1, i & 2, way, waits, done);
+                }
+            }
+        }
+    }
 }
 
 /* A block is unplugged: what a request has left to do passes over it. */
@@ -715,6 +866,7 @@ int main(int argc, char **argv)
                     test_pending_finish_fails);
     g_test_add_func("/guest-memfd/map/pending/reset", test_pending_reset);
     g_test_add_func("/guest-memfd/map/pending/forget", test_pending_forget);
+    g_test_add_func("/guest-memfd/map/in-flight", test_in_flight);
     g_test_add_func("/guest-memfd/map/undo-fails", test_undo_fails);
     g_test_add_func("/guest-memfd/map/acquire", test_acquire);
     g_test_add_func("/guest-memfd/map/runs", test_runs);

@@ -14,10 +14,10 @@
 #include "qemu/units.h"
 #include "exec/target_page.h"
 #include "hw/boards.h"
+#include "system/confidential-guest-support.h"
 #include "system/guest-memfd.h"
 #include "system/hw_accel.h"
 #include "system/kvm.h"
-#include "system/kvm_gmem.h"
 #include "cpu.h"
 #include "map-gpa-range.h"
 #include "trace.h"
@@ -61,25 +61,22 @@ int kvm_handle_map_gpa_range(X86CPU *cpu, struct kvm_run *run)
     const uint64_t size = run->hypercall.args[1] * TARGET_PAGE_SIZE;
     const uint64_t attributes = run->hypercall.args[2];
     const bool to_private = attributes & KVM_MAP_GPA_RANGE_ENCRYPTED;
-    /* Where KVM has made the hypercall, there is none to be repeated. */
-    const bool by_kvm = guest_memfd_initially_private();
+    const bool valid = !(attributes &
+                         ~(uint64_t)(KVM_MAP_GPA_RANGE_ENCRYPTED |
+                                     KVM_MAP_GPA_RANGE_PAGE_SZ_2M |
+                                     KVM_MAP_GPA_RANGE_PAGE_SZ_1G));
+    bool by_kvm;
     int64_t ret;
 
-    if (!guest_memfd_required(current_machine)) {
+    if (!guest_memfd_machine_has_private(current_machine)) {
         return -EINVAL;
     }
+    by_kvm = current_machine->cgs->kvm_answers_guest;
     trace_kvm_hc_map_gpa_range(gpa, size, attributes, run->hypercall.flags);
 
-    if (size / TARGET_PAGE_SIZE != run->hypercall.args[1] ||
-        attributes & ~(uint64_t)(KVM_MAP_GPA_RANGE_ENCRYPTED |
-                                 KVM_MAP_GPA_RANGE_PAGE_SZ_2M |
-                                 KVM_MAP_GPA_RANGE_PAGE_SZ_1G)) {
-        ret = -EINVAL;
-        guest_memfd_conversion_failed(gpa, size, to_private, EINVAL);
-    } else {
-        ret = kvm_gmem_convert(gpa, size, to_private,
-                               by_kvm ? NULL : CPU(cpu));
-    }
+    /* Where KVM has made the hypercall, the guest cannot repeat it. */
+    ret = guest_memfd_convert_pages(gpa, run->hypercall.args[1], to_private,
+                                    valid, by_kvm ? NULL : CPU(cpu));
     if (ret == -ENOTRECOVERABLE) {
         return ret;
     }

@@ -164,7 +164,15 @@ static void sw_protected_guest_class_init(ObjectClass *oc, const void *data)
 
 static void sw_protected_guest_init(Object *obj)
 {
-    CONFIDENTIAL_GUEST_SUPPORT(obj)->initially_shared = true;
+    ConfidentialGuestSupport *cgs = CONFIDENTIAL_GUEST_SUPPORT(obj);
+
+    cgs->ram_has_private = true;
+    cgs->initially_shared = true;
+    cgs->access_is_request = false;
+    cgs->guest_accepts_pages = false;
+    cgs->loaded_through_shared_half = false;
+    cgs->kernel_is_measured = false;
+    cgs->kvm_answers_guest = false;
 }
 
 static void sw_protected_guest_finalize(Object *obj)

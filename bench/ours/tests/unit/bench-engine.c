@@ -48,7 +48,13 @@ static int engine_populate(GuestMemfdMap *map, uint64_t offset, uint64_t size)
 }
 
 static int engine_set_private(GuestMemfdMap *map, uint64_t offset,
-                              uint64_t size, bool private)
+                              uint64_t size, bool private, uint64_t *done)
+{
+    return 0;
+}
+
+static int engine_drop(GuestMemfdMap *map, uint64_t offset, uint64_t size,
+                       bool private)
 {
     return 0;
 }
@@ -57,7 +63,7 @@ static const GuestMemfdMapOps engine_ops = {
     .discard = engine_discard,
     .populate = engine_populate,
     .set_private = engine_set_private,
-    .drop = engine_set_private,
+    .drop = engine_drop,
 };
 
 void bench_engine_init(uint64_t size, int n)

@@ -1,0 +1,109 @@
+/*
+ * KVM guest_memfd: what KVM does for memory in a guest_memfd
+ *
+ * A RAM block that is flagged RAM_GUEST_MEMFD_MMAP is backed by a guest_memfd
+ * that QEMU itself has mapped: RAMBlock.fd is the guest_memfd.  Each memslot
+ * over such a block is either *bound* to the file (KVM_MEM_GUEST_MEMFD) or,
+ * where KVM refuses that, registered *by address* over QEMU's mapping of the
+ * same pages.  docs/devel/guest-memfd.rst has the rules.
+ *
+ * Copyright (c) 2026 The qemu-gmem developers
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef SYSTEM_KVM_GMEM_H
+#define SYSTEM_KVM_GMEM_H
+
+#include "qapi/qapi-types-guest-memfd.h"
+#include "system/ramblock.h"
+
+struct GuestMemfdBlock;
+
+/**
+ * kvm_gmem_create_mmap: create a guest_memfd that QEMU can map
+ *
+ * @size: size of the file in bytes, a multiple of the host's page size
+ * @errp: set on failure; the message says what the host lacks
+ *
+ * All pages of the file are shared from the start.  The file belongs to this
+ * process's VM: another VM cannot bind it.
+ *
+ * Returns: the file descriptor, or -1.
+ */
+int kvm_gmem_create_mmap(uint64_t size, Error **errp);
+
+/**
+ * kvm_gmem_query_slots: list the memslots over a RAM block
+ *
+ * @rb: a block with RAM_GUEST_MEMFD_MMAP or RAM_GUEST_MEMFD
+ *
+ * Called with the BQL held.
+ *
+ * Returns: a list, by address space and slot number; NULL if there are none.
+ */
+GuestMemfdSlotList *kvm_gmem_query_slots(const RAMBlock *rb);
+
+/**
+ * kvm_gmem_set_private: have KVM map private or shared memory
+ *
+ * @block: the block that the memory belongs to
+ * @offset: in @block, in bytes
+ * @size: in bytes
+ * @private: true to map the private memory, false to map the shared memory
+ * @done: set on failure: so many bytes from @offset on have changed
+ *
+ * Where no memory slot is bound to the guest_memfd, there is nothing to do.
+ * Called with the BQL and guest_memfd_lock() held.  The BQL is enough to look
+ * at memory slots: they only change with it held.
+ *
+ * Returns: 0, or -errno
+ */
+int kvm_gmem_set_private(const struct GuestMemfdBlock *block, uint64_t offset,
+                         uint64_t size, bool private, uint64_t *done);
+
+/**
+ * kvm_gmem_end_dirty_log: end dirty logging where memory is to become private
+ *
+ * @block: the block that it belongs to
+ * @offset: in @block, in bytes
+ * @size: in bytes
+ *
+ * The memory slots there are bound to the guest_memfd instead, until they have
+ * had no private memory for a second or so.  Not to be called while a migration
+ * runs.
+ * Called with the BQL held.
+ *
+ * Returns: 0, or -EINVAL if a slot cannot be bound.
+ */
+int kvm_gmem_end_dirty_log(const struct GuestMemfdBlock *block,
+                           uint64_t offset, uint64_t size);
+
+/**
+ * kvm_gmem_begin_dirty_log: have all memslots logged that are to be logged
+ *
+ * Those that have no private memory any more begin to be logged.  A migration
+ * needs that when it begins: the memory core does not ask again if dirty logging
+ * is on for another reason.  Called with the BQL held.
+ */
+void kvm_gmem_begin_dirty_log(void);
+
+/**
+ * kvm_gmem_slots_lost: is there guest memory that KVM has failed to take back?
+ *
+ * No vCPU may run then.
+ */
+bool kvm_gmem_slots_lost(void);
+
+/**
+ * kvm_gmem_memory_fault: handle KVM_EXIT_MEMORY_FAULT
+ *
+ * @start: guest physical address
+ * @size: in bytes
+ * @flags: KVM_MEMORY_EXIT_FLAG_*
+ *
+ * Returns: 0 if the guest can go on; -1, with an error reported, if it cannot.
+ */
+int kvm_gmem_memory_fault(hwaddr start, uint64_t size, uint64_t flags);
+
+#endif
