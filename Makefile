@@ -27,7 +27,7 @@ style: ## QEMU's checkpatch over our files and patches
 
 lab: deps ## start the lab's host: a shell there, or CMD="..."
 	@scripts/build
-	@lab/build 7.3
+	@lab/build "$$(readlink lab/kernels/default)"
 	@lab/run $(if $(CMD),-- sh -c "$$CMD")
 
 run: deps ## show the project at work in the lab; ARGS="..." are passed on

@@ -132,7 +132,7 @@ static void load(const char *path, const char *cases)
     must(ioctl(vcpu, KVM_SET_REGS, &regs), "KVM_SET_REGS");
 }
 
-static void convert(uint64_t start, uint64_t size, bool private)
+static void floor_convert(uint64_t start, uint64_t size, bool private)
 {
     struct kvm_memory_attributes attributes = {
         .address = start, .size = size,
@@ -153,7 +153,7 @@ static void convert(uint64_t start, uint64_t size, bool private)
 }
 
 /* Until the payload writes its status to port 0xf4 */
-static int run(void)
+static int floor_run(void)
 {
     int size = must(ioctl(open("/dev/kvm", O_RDWR), KVM_GET_VCPU_MMAP_SIZE),
                     "KVM_GET_VCPU_MMAP_SIZE");
@@ -168,8 +168,9 @@ static int run(void)
         must(ioctl(vcpu, KVM_RUN, 0), "KVM_RUN");
         switch (run->exit_reason) {
         case KVM_EXIT_HYPERCALL:
-            convert(run->hypercall.args[0], run->hypercall.args[1] * 4096,
-                    run->hypercall.args[2] & KVM_MAP_GPA_RANGE_ENCRYPTED);
+            floor_convert(run->hypercall.args[0],
+                          run->hypercall.args[1] * 4096,
+                          run->hypercall.args[2] & KVM_MAP_GPA_RANGE_ENCRYPTED);
             run->hypercall.ret = 0;
             break;
         case KVM_EXIT_IO:
@@ -214,7 +215,7 @@ int main(int argc, char **argv)
     if (argc == 5 && !strcmp(argv[1], "run")) {
         create_vm(atoll(argv[3]) << 20);
         load(argv[2], argv[4]);
-        return run();
+        return floor_run();
     } else if (argc == 2 && !strcmp(argv[1], "tsc")) {
         print_tsc();
     } else if (argc == 3 && !strcmp(argv[1], "memset")) {

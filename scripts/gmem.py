@@ -1,6 +1,6 @@
 """What the project's Python programs share: where things are, how to talk, and
 how to start a QEMU with a monitor."""
-import contextlib, os, subprocess, sys, tempfile
+import contextlib, os, shlex, subprocess, sys, tempfile
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BUILD = os.path.join(TOP, 'build')
@@ -14,6 +14,22 @@ def say(message):
 
 def die(message):
     sys.exit(f'{PROGRAM}: error: {message}')
+
+
+def kernels():
+    """Names of the lab's kernels, the main one first; see lab/kernels."""
+    folder = os.path.join(TOP, 'lab/kernels')
+    main = os.readlink(os.path.join(folder, 'default'))
+    return [main, *sorted(set(os.listdir(folder)) - {main, 'default'})]
+
+
+def kernel_value(kernel, name):
+    """What lab/kernels/KERNEL, which a shell reads as well, sets NAME to."""
+    with open(os.path.join(TOP, 'lab/kernels', kernel), encoding='utf-8') as file:
+        for word in shlex.split(file.read(), comments=True):
+            if word.startswith(name + '='):
+                return word[len(name) + 1:]
+    return ''
 
 
 def size_name(size):

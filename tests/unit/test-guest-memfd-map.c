@@ -180,7 +180,7 @@ static void model_check(Model *m)
                      private * PAGE);
 }
 
-static int64_t convert(GuestMemfdPiece *pieces, int n, bool private)
+static int64_t model_convert(GuestMemfdPiece *pieces, int n, bool private)
 {
     int64_t ret;
 
@@ -190,11 +190,11 @@ static int64_t convert(GuestMemfdPiece *pieces, int n, bool private)
     return ret;
 }
 
-static int64_t convert_one(Model *m, uint64_t page, uint64_t n, bool private)
+static int64_t model_convert_one(Model *m, uint64_t page, uint64_t n, bool private)
 {
     GuestMemfdPiece piece = { &m->map, page * PAGE, n * PAGE };
 
-    return convert(&piece, 1, private);
+    return model_convert(&piece, 1, private);
 }
 
 /* Who is told what, and that each run is told once */
@@ -228,7 +228,7 @@ static void test_order(void)
     model_check(&m);
     for (i = 0; i < ARRAY_SIZE(cases); i++) {
         reset_steps(0, 0, 0);
-        g_assert_cmpint(convert_one(&m, cases[i].page, cases[i].n,
+        g_assert_cmpint(model_convert_one(&m, cases[i].page, cases[i].n,
                                     cases[i].private), ==, cases[i].ret);
         g_assert_cmpstr(steps, ==, cases[i].steps);
         model_check(&m);
@@ -244,17 +244,17 @@ static void test_mixed(void)
 
     model_init(&m, 512, false);
     for (i = 0; i < 512; i += 4) {
-        convert_one(&m, i, 1 + i / 4 % 3, true);
+        model_convert_one(&m, i, 1 + i / 4 % 3, true);
     }
     reset_steps(0, 0, 0);
-    convert_one(&m, 0, 512, false);
+    model_convert_one(&m, 0, 512, false);
     g_assert_cmpint(nr_calls, ==, 1 + 128 + 1);
     model_check(&m);
     guest_memfd_map_destroy(&m.map);
 }
 
 /* Two pieces may show the same pages: they change once. */
-static void test_alias(void)
+static void test_map_alias(void)
 {
     Model m;
     GuestMemfdPiece pieces[2];
@@ -263,7 +263,7 @@ static void test_alias(void)
     pieces[0] = (GuestMemfdPiece) { &m.map, 0, 32 * PAGE };
     pieces[1] = (GuestMemfdPiece) { &m.map, 16 * PAGE, 32 * PAGE };
     reset_steps(0, 0, 0);
-    g_assert_cmpint(convert(pieces, 2, true), ==, 48);
+    g_assert_cmpint(model_convert(pieces, 2, true), ==, 48);
     g_assert_cmpstr(steps, ==, "dPdPXX");
     model_check(&m);
     guest_memfd_map_destroy(&m.map);
@@ -315,7 +315,7 @@ static void test_failures(void)
             }
             reset_steps(at, 1, error);
             fail_done = round % 7;
-            ret = convert(pieces, n, private);
+            ret = model_convert(pieces, n, private);
             for (i = 0; i < NR_MAPS; i++) {
                 model_check(&models[i]);
             }
@@ -385,7 +385,7 @@ static void test_pending_undo(void)
         uint64_t page;
         int i, ret;
 
-        convert_one(&m, g_test_rand_int_range(0, 250),
+        model_convert_one(&m, g_test_rand_int_range(0, 250),
                     g_test_rand_int_range(1, 50), g_test_rand_bit());
         write_halves(&m, 1 + round);
         before = m;
@@ -507,7 +507,7 @@ static void test_pending_reset(void)
     guest_memfd_lock();
     begin(&m, 0, 32, pending, true);
     guest_memfd_unlock();
-    convert_one(&m, 8, 8, false);
+    model_convert_one(&m, 8, 8, false);
     m.half[false][8] = 5;
     guest_memfd_lock();
     g_assert_cmpint(guest_memfd_pending_finish(pending), ==, 0);
@@ -558,8 +558,8 @@ static void in_flight(bool private, bool mixed, int way, int waits,
     model_init(&m, 100, !private);
     reset_steps(0, 0, 0);
     if (mixed) {
-        convert_one(&m, 20, 4, private);
-        convert_one(&m, 28, 4, private);
+        model_convert_one(&m, 20, 4, private);
+        model_convert_one(&m, 28, 4, private);
     }
     write_halves(&m, 7);
     before = m;
@@ -659,9 +659,9 @@ static void test_pending_forget(void)
 
         model_init(&m, 64, false);
         model_init(&gone, 64, false);
-        convert_one(&m, 0, 32, true);
-        convert_one(&gone, 0, 32, true);
-        convert_one(&gone, 4, 4, false);        /* several runs */
+        model_convert_one(&m, 0, 32, true);
+        model_convert_one(&gone, 0, 32, true);
+        model_convert_one(&gone, 4, 4, false);        /* several runs */
         guest_memfd_lock();
         g_assert_cmpint(begin(&gone, 0, 16, pending, false), ==, 12);
         g_assert_cmpint(begin(&m, 0, 16, pending, false), ==, 16);
@@ -707,7 +707,7 @@ static void test_undo_fails(void)
 
         model_init(&m, 16, !cases[i].private);
         reset_steps(cases[i].at, cases[i].fail, ENOMEM);
-        g_assert_cmpint(convert_one(&m, 3, 5, cases[i].private), ==,
+        g_assert_cmpint(model_convert_one(&m, 3, 5, cases[i].private), ==,
                         -ENOTRECOVERABLE);
         g_assert_cmpstr(steps, ==, cases[i].steps);
         guest_memfd_map_destroy(&m.map);
@@ -745,11 +745,11 @@ static void test_acquire(void)
         model_init(&m, 16, false);
         m.map.ops = &ops;
         reset_steps(0, 0, 0);
-        convert_one(&m, 2, 1, true);
-        convert_one(&m, 4, 1, true);
+        model_convert_one(&m, 2, 1, true);
+        model_convert_one(&m, 4, 1, true);
         g_assert_cmpstr(steps, ==, "dPXdPX");
         reset_steps(cases[i].at, 1, ENOMEM);
-        g_assert_cmpint(convert_one(&m, 0, 16, false), ==, cases[i].ret);
+        g_assert_cmpint(model_convert_one(&m, 0, 16, false), ==, cases[i].ret);
         g_assert_cmpstr(steps, ==, cases[i].steps);
         g_assert_cmpint(m.half[false][2], ==, cases[i].ret > 0);
         g_assert_cmpint(m.half[false][3], ==, 0);
@@ -773,7 +773,7 @@ static void test_runs(void)
         bool private = g_test_rand_bit();
         uint64_t offset = page * PAGE;
 
-        convert_one(&m, g_test_rand_int_range(0, 250),
+        model_convert_one(&m, g_test_rand_int_range(0, 250),
                     g_test_rand_int_range(1, 50), g_test_rand_bit());
         n = guest_memfd_map_next_run(&m.map, &offset, end * PAGE, private);
         for (first = page; first < end && m.attribute[first] != private;
@@ -820,7 +820,7 @@ static void *storm(void *opaque)
                 &m->map, page * PAGE, g_rand_int_range(rand, 1, 8) * PAGE,
             };
         }
-        ret = convert(pieces, 1 + round % NR_MAPS, g_rand_boolean(rand));
+        ret = model_convert(pieces, 1 + round % NR_MAPS, g_rand_boolean(rand));
         g_assert_cmpint(ret, >=, 0);
         guest_memfd_lock();
         guest_memfd_map_private_size(&storm_models[0].map);
@@ -829,7 +829,7 @@ static void *storm(void *opaque)
     return NULL;
 }
 
-static void test_storm(void)
+static void test_map_storm(void)
 {
     QemuThread threads[NR_THREADS];
     unsigned seed = g_test_rand_int();
@@ -858,7 +858,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/guest-memfd/map/order", test_order);
     g_test_add_func("/guest-memfd/map/mixed", test_mixed);
-    g_test_add_func("/guest-memfd/map/alias", test_alias);
+    g_test_add_func("/guest-memfd/map/alias", test_map_alias);
     g_test_add_func("/guest-memfd/map/failures", test_failures);
     g_test_add_func("/guest-memfd/map/pending/undo", test_pending_undo);
     g_test_add_func("/guest-memfd/map/pending/finish", test_pending_finish);
@@ -870,6 +870,6 @@ int main(int argc, char **argv)
     g_test_add_func("/guest-memfd/map/undo-fails", test_undo_fails);
     g_test_add_func("/guest-memfd/map/acquire", test_acquire);
     g_test_add_func("/guest-memfd/map/runs", test_runs);
-    g_test_add_func("/guest-memfd/map/storm", test_storm);
+    g_test_add_func("/guest-memfd/map/storm", test_map_storm);
     return g_test_run();
 }

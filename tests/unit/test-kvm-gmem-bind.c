@@ -111,7 +111,7 @@ static void test_random(void)
     }
 }
 
-static void test_alias(void)
+static void test_bind_alias(void)
 {
     const struct {
         KVMGmemView a, b;
@@ -139,7 +139,7 @@ static void test_alias(void)
 }
 
 /* q35 with its SMRAM opened high: main memory has priority. */
-static void test_smram(void)
+static void test_bind_smram(void)
 {
     KVMGmemView views[] = {
         { 5, 640 * KiB, 128 * KiB, 0xfeda0000 },
@@ -159,8 +159,8 @@ static void test_smram(void)
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
-    g_test_add_func("/kvm-gmem/bind/alias", test_alias);
-    g_test_add_func("/kvm-gmem/bind/smram", test_smram);
+    g_test_add_func("/kvm-gmem/bind/alias", test_bind_alias);
+    g_test_add_func("/kvm-gmem/bind/smram", test_bind_smram);
     g_test_add_func("/kvm-gmem/bind/random", test_random);
     return g_test_run();
 }

@@ -103,7 +103,7 @@ static unsigned count_held(void)
 }
 
 /* Nothing but the model's pages exist: nobody has read a hole. */
-static void assert_untouched(void)
+static void assert_holes_untouched(void)
 {
     struct stat st;
 
@@ -133,7 +133,7 @@ static void test_sequential(void)
         g_assert(ram_block_is_hole(&holes, &block, page * page_size,
                                    page_size) == !held[page]);
     }
-    assert_untouched();
+    assert_holes_untouched();
     teardown();
 }
 
@@ -158,7 +158,7 @@ static void test_run(void)
         }
         g_assert(ram_block_all_holes(&holes, &block, offset, run) == hole);
     }
-    assert_untouched();
+    assert_holes_untouched();
     teardown();
 }
 
@@ -202,7 +202,7 @@ static void test_look(void)
  * of the accelerator, a write is logged if it comes after the chunk's log was
  * cleared.  What is sent, and sent again if logged, is what there is.
  */
-static void test_migration(void)
+static void test_holes_migration(void)
 {
     static unsigned long clear_bmap;    /* not NULL: there is a log */
     static bool dirty[PAGES], logged[PAGES], cleared[PAGES >> CHUNK_SHIFT];
@@ -327,7 +327,7 @@ int main(int argc, char **argv)
     g_test_add_func("/ram-block-holes/sequential", test_sequential);
     g_test_add_func("/ram-block-holes/run", test_run);
     g_test_add_func("/ram-block-holes/look", test_look);
-    g_test_add_func("/ram-block-holes/migration", test_migration);
+    g_test_add_func("/ram-block-holes/migration", test_holes_migration);
     g_test_add_func("/ram-block-holes/jump", test_jump);
     g_test_add_func("/ram-block-holes/none", test_none);
     return g_test_run();

@@ -24,8 +24,8 @@ static void add_sample(struct samples *s, uint64_t cycles)
 }
 
 /* Once; of a mixed range every other run is in that state already. */
-static const char *measure(uint64_t start, uint64_t end, uint64_t run,
-                           bool private)
+static const char *bench_measure(uint64_t start, uint64_t end, uint64_t run,
+                                 bool private)
 {
     const char *why = NULL;
     uint64_t begin;
@@ -50,12 +50,12 @@ static const char *run_bench(void)
         why = "count= must be 1 to 1024, and run= whole pages";
     }
     /* The first time is for the caches. */
-    why = why ?: measure(start, end, run, true) ?:
-          measure(start, end, run, false);
+    why = why ?: bench_measure(start, end, run, true) ?:
+          bench_measure(start, end, run, false);
     samples[false].n = samples[true].n = 0;
     for (uint64_t i = 0; !why && i < count; i++) {
-        why = measure(start, end, run, true) ?:
-              measure(start, end, run, false);
+        why = bench_measure(start, end, run, true) ?:
+              bench_measure(start, end, run, false);
     }
     /* The lower quartile: the machine outside may have more to do than this. */
     if (!why) {

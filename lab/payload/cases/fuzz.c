@@ -193,7 +193,7 @@ static bool is_right(const struct request *r, int64_t status)
     return status == 0 || status == GUEST_EINVAL;
 }
 
-static void work(unsigned cpu, void *opaque)
+static void fuzz_work(unsigned cpu, void *opaque)
 {
     struct worker *w = &fuzz.workers[cpu];
     uint64_t size = fuzz.inner.end - fuzz.inner.start;
@@ -257,7 +257,7 @@ static const char *check_guard(uint64_t start, uint64_t end, bool write)
     return NULL;
 }
 
-static const char *check_guards(bool write)
+static const char *fuzz_check_guards(bool write)
 {
     return check_guard(fuzz.area.start, fuzz.inner.start, write) ?:
            check_guard(fuzz.inner.end, fuzz.area.end, write);
@@ -288,7 +288,7 @@ static void say_statuses(void)
     say("fuzz: %u hypercalls, seed %u\n", sum, fuzz.seed);
 }
 
-static const char *run(void)
+static const char *fuzz_run(void)
 {
     struct extent *area = &fuzz.area;
     uint64_t guard, pages;
@@ -323,21 +323,21 @@ static const char *run(void)
         say("# status %d\n", status);
         return "the area cannot be converted";
     }
-    check_guards(true);
+    fuzz_check_guards(true);
     fuzz.virtio = !arg("dry", 0) &&
                   virtio_fuzz_start(fuzz.inner, fuzz.hole, fuzz.self);
-    on_all_cpus(fuzz.n_cpus, work, NULL);
+    on_all_cpus(fuzz.n_cpus, fuzz_work, NULL);
     virtio_fuzz_end();
     say_statuses();
     if (fuzz.failed) {
         return "a wrong status";
     }
-    return fuzz.self ? NULL : check_guards(false);
+    return fuzz.self ? NULL : fuzz_check_guards(false);
 }
 
 static const char *run_fuzz(void)
 {
-    const char *why = run();
+    const char *why = fuzz_run();
 
     model_end();
     return why;

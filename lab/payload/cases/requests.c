@@ -177,7 +177,7 @@ static bool check(const struct extent *area, const struct request *r,
     return true;
 }
 
-static const char *run(const struct extent *area, uint64_t hole)
+static const char *requests_run(const struct extent *area, uint64_t hole)
 {
     const uint64_t places[] = {
         [ZERO] = 0, [AREA] = area->start, [AREA_END] = area->end,
@@ -230,7 +230,7 @@ static const char *run_requests(void)
     if (!why && (!hole || hole % PAGE_SIZE)) {
         why = "hole= must be the address of 16 pages where nothing is";
     }
-    why = why ?: arg_dry(&area, 1) ?: run(&area, hole);
+    why = why ?: arg_dry(&area, 1) ?: requests_run(&area, hole);
     model_end();
     return why;
 }

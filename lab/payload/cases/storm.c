@@ -312,7 +312,7 @@ static bool make_request(unsigned cpu)
     return good;
 }
 
-static void work(unsigned cpu, void *opaque)
+static void storm_work(unsigned cpu, void *opaque)
 {
     struct worker *w = &storm.workers[cpu];
 
@@ -439,7 +439,7 @@ static const char *arg_areas(void)
     return why;
 }
 
-static const char *run(void)
+static const char *storm_run(void)
 {
     uint64_t requests = 0, refused = 0, pages = 0, count = arg("count", 100000);
     const char *why = arg_areas() ?: arg_cpus(&storm.n_cpus);
@@ -467,7 +467,7 @@ static const char *run(void)
         }
     }
     on_all_cpus(storm.n_cpus, first_marks, NULL);
-    on_all_cpus(storm.n_cpus, work, NULL);
+    on_all_cpus(storm.n_cpus, storm_work, NULL);
     if (!failed()) {
         on_all_cpus(storm.n_cpus, check_all, NULL);
     }
@@ -486,7 +486,7 @@ static const char *run(void)
 
 static const char *run_storm(void)
 {
-    const char *why = run();
+    const char *why = storm_run();
 
     model_end();
     return why;

@@ -114,7 +114,7 @@ static const char *clear(void)
     return why;
 }
 
-static const char *check_guards(void)
+static const char *trial_check_guards(void)
 {
     return check_filled(trial.start, piece_pages(0), trial.seed) ?:
            check_filled(piece_pages(PIECES), layout_end(), trial.seed);
@@ -152,7 +152,7 @@ static const char *request(uint32_t type, bool or_zeros)
             return "the device has other data";
         }
     }
-    return check_guards();
+    return trial_check_guards();
 }
 
 static const char *plain_request(uint32_t type)
@@ -305,7 +305,7 @@ static const char *try_pages(const struct try *t)
         why = why ?: check_filled(t->start, t->end, trial.seed + 2) ?:
                      convert(t->start, t->end, false);
     }
-    why = why ?: check_shared(t) ?: check_guards();
+    why = why ?: check_shared(t) ?: trial_check_guards();
     if (!why && t->type == BLK_OUT) {
         /* Nothing private, that is. */
         why = request(BLK_IN, t->when >= IN_FLIGHT) ?: plain_request(BLK_OUT);
