@@ -80,13 +80,14 @@ static bool sw_protected_can_be_deleted(UserCreatable *uc)
 
 static int sw_protected_kvm_init(ConfidentialGuestSupport *cgs, Error **errp)
 {
+    ERRP_GUARD();
     Object *machine = qdev_get_machine();
     X86MachineState *x86ms;
 
     if (!object_dynamic_cast(machine, TYPE_X86_MACHINE)) {
         error_setg(errp, "'-machine %s' does not work with "
-                   TYPE_SW_PROTECTED_GUEST ": use one of the pc, q35 or "
-                   "microvm machines", MACHINE_GET_CLASS(machine)->name);
+                   TYPE_SW_PROTECTED_GUEST, MACHINE_GET_CLASS(machine)->name);
+        error_append_hint(errp, "Use one of the pc, q35 or microvm machines.\n");
         return -EINVAL;
     }
     x86ms = X86_MACHINE(machine);
@@ -94,7 +95,8 @@ static int sw_protected_kvm_init(ConfidentialGuestSupport *cgs, Error **errp)
     /* KVM has only one address space for VMs with private memory. */
     if (x86ms->smm == ON_OFF_AUTO_ON) {
         error_setg(errp, "'-machine smm=on' does not work with "
-                   TYPE_SW_PROTECTED_GUEST ": leave it out or set smm=off");
+                   TYPE_SW_PROTECTED_GUEST);
+        error_append_hint(errp, "Leave it out or set smm=off.\n");
         return -EINVAL;
     }
     x86ms->smm = ON_OFF_AUTO_OFF;
@@ -103,14 +105,16 @@ static int sw_protected_kvm_init(ConfidentialGuestSupport *cgs, Error **errp)
         !(kvm_vm_check_extension(kvm_state, KVM_CAP_MEMORY_ATTRIBUTES) &
           KVM_MEMORY_ATTRIBUTE_PRIVATE)) {
         error_setg(errp, TYPE_SW_PROTECTED_GUEST " needs private memory, which "
-                   "this host's KVM does not offer for it: its kernel must "
-                   "have CONFIG_KVM_GENERIC_MEMORY_ATTRIBUTES");
+                   "this host's KVM does not offer for it");
+        error_append_hint(errp, "Its kernel must have "
+                          "CONFIG_KVM_GENERIC_MEMORY_ATTRIBUTES.\n");
         return -EOPNOTSUPP;
     }
     if (!kvm_enable_hypercall(BIT_ULL(KVM_HC_MAP_GPA_RANGE))) {
         error_setg(errp, TYPE_SW_PROTECTED_GUEST " needs KVM to hand over the "
                    "hypercall KVM_HC_MAP_GPA_RANGE, which this host's does "
-                   "not: it takes Linux 5.14 or newer");
+                   "not");
+        error_append_hint(errp, "It takes Linux 5.14 or newer.\n");
         return -EOPNOTSUPP;
     }
 
@@ -123,10 +127,10 @@ static int sw_protected_kvm_type(X86ConfidentialGuest *cg)
 {
     if (!kvm_is_vm_type_supported(KVM_X86_SW_PROTECTED_VM)) {
         error_report(TYPE_SW_PROTECTED_GUEST " needs software-protected VMs, "
-                     "which this host's KVM does not offer: it takes Linux "
-                     "6.8 or newer with CONFIG_KVM_SW_PROTECTED_VM=y, and "
-                     "two-dimensional paging (kvm_amd.npt=1 or "
-                     "kvm_intel.ept=1)");
+                     "which this host's KVM does not offer");
+        error_printf("It takes Linux 6.8 or newer with "
+                     "CONFIG_KVM_SW_PROTECTED_VM=y, and two-dimensional paging "
+                     "(kvm_amd.npt=1 or kvm_intel.ept=1).\n");
         exit(1);
     }
     return KVM_X86_SW_PROTECTED_VM;
