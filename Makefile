@@ -5,7 +5,7 @@ PREFIX ?= /usr/local
 export PREFIX
 
 .PHONY: all deps install patches style lab run check check-unit check-qtest \
-        check-functional check-upstream check-long check-sanitize bench clean help
+        check-functional check-upstream check-queue check-long check-sanitize bench clean help
 
 all: ## build QEMU (the default): build/qemu/qemu-system-x86_64 and its tools
 	@scripts/deps --check
@@ -39,7 +39,10 @@ check: deps ## all tests; the parts are check-unit, -qtest, -functional, -upstre
 check-unit check-qtest check-functional check-upstream: deps
 	@scripts/check $(@:check-%=%)
 
-check-long: deps ## 100,000 requests of each kind, and the whole table of meetings
+check-queue: deps ## does each patch of patches/qemu build where it stands?
+	@scripts/check queue
+
+check-long: deps ## check-queue, 100,000 requests of each kind, the whole table of meetings
 	@scripts/check long
 
 check-sanitize: deps ## unit, qtest and functional tests with the sanitizers
@@ -49,7 +52,7 @@ bench: deps ## measure stock and ours side by side, into bench/results.md and pl
 	@bench/run
 
 clean: ## remove what was built here, but for build/src, which may hold your work
-	rm -rf build/qemu* build/lab build/lab-out build/bench
+	rm -rf build/qemu* build/check* build/lab build/lab-out build/bench
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18

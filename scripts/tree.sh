@@ -10,6 +10,26 @@ qemu       patches/qemu     gmem       beside
 linux-7.3  companion/linux  companion  inside
 '
 
+# How QEMU is configured. No firmware of our own: Debian's packages have it.
+firmware=(/usr/share/qemu /usr/share/seabios /usr/share/OVMF /usr/lib/ipxe/qemu)
+qemu_options=(
+    --prefix="${PREFIX:-/usr/local}"
+    # Debian's: another python first in PATH need not have meson.
+    --python=/usr/bin/python3
+    --target-list=x86_64-softmmu
+    --without-default-features
+    --enable-kvm --enable-tcg --enable-system --enable-tools
+    --enable-numa --enable-slirp --enable-attr --enable-cap-ng --enable-virtfs
+    --enable-vhost-kernel --enable-vhost-net
+    --enable-vhost-user --enable-vhost-user-blk-server
+    --enable-membarrier --enable-pixman
+    --enable-seccomp --enable-linux-aio --enable-linux-io-uring
+    --enable-replication
+    --enable-fdt=system
+    --disable-docs --disable-install-blobs --disable-download
+    --firmwarepath="$(IFS=:; echo "${firmware[*]}")"
+)
+
 # use_queue NAME: the variables that the functions below work with.
 use_queue()
 {
