@@ -515,3 +515,10 @@ class GuestMemfdTest(QemuSystemTest):
         fds = f'/proc/{vm.get_pid()}/fd'
         return sum(GUEST_MEMFD_LINK in os.readlink(f'{fds}/{fd}')
                    for fd in os.listdir(fds))
+
+
+class GuestMemfdPrivateTest(GuestMemfdTest):
+    """Each guest can make its memory private."""
+
+    machine_args = ('-object', 'sw-protected-guest,id=cgs0')
+    machine_props = ',confidential-guest-support=cgs0'

@@ -10,17 +10,14 @@ import os
 import re
 import socket
 
-from guest_memfd import GuestMemfdTest, LONG, MIB
+from guest_memfd import GuestMemfdPrivateTest, LONG, MIB
 
 GMEM = 'memory-backend-guest-memfd'
 AREA = 'base=64M,size=64M'
 HOLE = 'hole=3G,holesize=16M'
 
 
-class GuestMemfdPrivate(GuestMemfdTest):
-
-    machine_args = ('-object', 'sw-protected-guest,id=cgs0')
-    machine_props = ',confidential-guest-support=cgs0'
+class GuestMemfdPrivate(GuestMemfdPrivateTest):
 
     # Name, the payload's cases, backend, vCPUs, other arguments.  The VGA
     # has its window where RAM would be otherwise.
@@ -243,4 +240,4 @@ GuestMemfdPrivate.add_cases('payload', GuestMemfdPrivate.PAYLOADS)
 GuestMemfdPrivate.add_cases('linux', GuestMemfdPrivate.LINUX)
 
 if __name__ == '__main__':
-    GuestMemfdTest.main()
+    GuestMemfdPrivateTest.main()

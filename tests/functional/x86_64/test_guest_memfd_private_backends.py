@@ -14,7 +14,7 @@ import tempfile
 
 from qemu.qmp import QMPError
 
-from guest_memfd import GuestMemfdTest, MIB
+from guest_memfd import GuestMemfdPrivateTest, MIB
 
 # The payload is in a node of its own; each backend is the next node.
 FIRST = 16
@@ -31,10 +31,7 @@ NO_HOLES = ("'{}' cannot have private memory: .* cannot be freed, use a mem-path
             'whose file system can punch holes, .*: Operation not supported')
 
 
-class GuestMemfdPrivateBackends(GuestMemfdTest):
-
-    machine_args = ('-object', 'sw-protected-guest,id=cgs0')
-    machine_props = ',confidential-guest-support=cgs0'
+class GuestMemfdPrivateBackends(GuestMemfdPrivateTest):
 
     # {tmpfs}, {ramfs}, {9p}: directories there; {file}: one with contents on
     # tmpfs; {memfd}: such a file without a name.
@@ -246,4 +243,4 @@ GuestMemfdPrivateBackends.add_cases('work', (
 GuestMemfdPrivateBackends.add_cases('main_memory', GuestMemfdPrivateBackends.MAIN)
 
 if __name__ == '__main__':
-    GuestMemfdTest.main()
+    GuestMemfdPrivateTest.main()

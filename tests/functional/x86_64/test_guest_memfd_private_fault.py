@@ -7,17 +7,14 @@
 # Copyright (c) 2026 The qemu-gmem developers
 
 
-from guest_memfd import GuestMemfdTest
+from guest_memfd import GuestMemfdPrivateTest
 
 AREA = 'base=80M,size=64K'
 EIO = 5
 ENOMEM = 12
 
 
-class GuestMemfdPrivateFault(GuestMemfdTest):
-
-    machine_args = ('-object', 'sw-protected-guest,id=cgs0')
-    machine_props = ',confidential-guest-support=cgs0'
+class GuestMemfdPrivateFault(GuestMemfdPrivateTest):
 
     FAILURES = (
         # The step that fails, and whether pages are private before
@@ -155,4 +152,4 @@ class GuestMemfdPrivateFault(GuestMemfdTest):
 GuestMemfdPrivateFault.add_cases('failing', GuestMemfdPrivateFault.FAILURES)
 
 if __name__ == '__main__':
-    GuestMemfdTest.main()
+    GuestMemfdPrivateTest.main()

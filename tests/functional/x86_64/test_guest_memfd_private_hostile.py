@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 
-from guest_memfd import GuestMemfdTest, HANG, LONG, MIB, SLOW, VhostUserPeer
+from guest_memfd import GuestMemfdPrivateTest, HANG, LONG, MIB, SLOW, VhostUserPeer
 from guest_memfd_operations import start_server
 
 GMEM = 'memory-backend-guest-memfd'
@@ -73,10 +73,7 @@ class Watcher(threading.Thread):
                 self.error = e
 
 
-class GuestMemfdPrivateHostile(GuestMemfdTest):
-
-    machine_args = ('-object', 'sw-protected-guest,id=cgs0')
-    machine_props = ',confidential-guest-support=cgs0'
+class GuestMemfdPrivateHostile(GuestMemfdPrivateTest):
 
     # Name, the payload's cases, backend, vCPUs
     VIRTIO = (
@@ -347,4 +344,4 @@ GuestMemfdPrivateHostile.add_cases('virtio_mem', (
     ('virtio_mem', GMEM), ('virtio_mem_ram', 'memory-backend-ram')))
 
 if __name__ == '__main__':
-    GuestMemfdTest.main()
+    GuestMemfdPrivateTest.main()

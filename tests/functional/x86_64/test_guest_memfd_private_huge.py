@@ -11,7 +11,7 @@ import os
 import subprocess
 import tempfile
 
-from guest_memfd import GuestMemfdTest, MIB
+from guest_memfd import GuestMemfdPrivateTest, MIB
 
 POOL = '/proc/sys/vm/nr_hugepages'
 HUGE = 'hugetlb=on,hugetlbsize=2M'
@@ -31,10 +31,7 @@ def available_pages():
     return pages['HugePages_Free'] - pages['HugePages_Rsvd']
 
 
-class GuestMemfdPrivateHuge(GuestMemfdTest):
-
-    machine_args = ('-object', 'sw-protected-guest,id=cgs0')
-    machine_props = ',confidential-guest-support=cgs0'
+class GuestMemfdPrivateHuge(GuestMemfdPrivateTest):
 
     def setUp(self):
         super().setUp()
@@ -200,4 +197,4 @@ class GuestMemfdPrivateHuge(GuestMemfdTest):
 
 
 if __name__ == '__main__':
-    GuestMemfdTest.main()
+    GuestMemfdPrivateTest.main()

@@ -8,7 +8,7 @@
 
 import os
 
-from guest_memfd import GuestMemfdTest, MIB
+from guest_memfd import GuestMemfdPrivateTest, MIB
 from guest_memfd_operations import start_server
 
 BLOCK = 'base=80M,size=64K'
@@ -17,10 +17,7 @@ RING = 'kvm,dirty-ring-size=4096'
 REFUSED = 'are private and cannot be read to be migrated'
 
 
-class GuestMemfdPrivateLogging(GuestMemfdTest):
-
-    machine_args = ('-object', 'sw-protected-guest,id=cgs0')
-    machine_props = ',confidential-guest-support=cgs0'
+class GuestMemfdPrivateLogging(GuestMemfdPrivateTest):
 
     def measure(self, vm, mode):
         """The guest's dirty rate, in MiB/s"""
@@ -199,4 +196,4 @@ GuestMemfdPrivateLogging.add_cases('migrate', GuestMemfdPrivateLogging.MIGRATION
 GuestMemfdPrivateLogging.add_cases('rate', GuestMemfdPrivateLogging.MODES)
 
 if __name__ == '__main__':
-    GuestMemfdTest.main()
+    GuestMemfdPrivateTest.main()

@@ -8,7 +8,7 @@
 
 import glob
 
-from guest_memfd import GuestMemfdTest, MIB
+from guest_memfd import GuestMemfdPrivateTest, MIB
 
 EIO = 5
 PART = 16 * MIB         # see guest-memfd-convert.c
@@ -18,10 +18,7 @@ HOUR = 3600             # a request sleeps so long between two parts
 NANOSLEEP = '35'        # the system call's number
 
 
-class GuestMemfdPrivateLong(GuestMemfdTest):
-
-    machine_args = ('-object', 'sw-protected-guest,id=cgs0')
-    machine_props = ',confidential-guest-support=cgs0'
+class GuestMemfdPrivateLong(GuestMemfdPrivateTest):
 
     def private(self, vm):
         return self.info(vm)['conversion']['private']
@@ -158,4 +155,4 @@ GuestMemfdPrivateLong.add_cases('failing', GuestMemfdPrivateLong.FAILURES)
 GuestMemfdPrivateLong.add_cases('stopped', GuestMemfdPrivateLong.STOPS)
 
 if __name__ == '__main__':
-    GuestMemfdTest.main()
+    GuestMemfdPrivateTest.main()

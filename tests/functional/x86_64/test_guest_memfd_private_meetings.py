@@ -31,7 +31,7 @@ import sys
 import tempfile
 import tomllib
 
-from guest_memfd import GuestMemfdTest, VhostUserPeer
+from guest_memfd import GuestMemfdPrivateTest, VhostUserPeer
 from guest_memfd_operations import (
     OPERATIONS, Guest, Refused, extent, MEMORY, PRIVATE, SHARED, TOGGLED)
 
@@ -78,10 +78,7 @@ def test_exists(name):
 TABLE = read_table()
 
 
-class GuestMemfdPrivateMeetings(GuestMemfdTest):
-
-    machine_args = ('-object', 'sw-protected-guest,id=cgs0')
-    machine_props = ',confidential-guest-support=cgs0'
+class GuestMemfdPrivateMeetings(GuestMemfdPrivateTest):
 
     # Those that the table has, to be set or not.
     CAPABILITIES = sorted({name for row in TABLE.values()
@@ -377,4 +374,4 @@ if __name__ == '__main__':
     if '--counts' in sys.argv:
         print_counts()
     else:
-        GuestMemfdTest.main()
+        GuestMemfdPrivateTest.main()

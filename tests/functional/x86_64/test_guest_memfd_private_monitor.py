@@ -8,16 +8,13 @@
 
 import struct
 
-from guest_memfd import GuestMemfdTest, MIB
+from guest_memfd import GuestMemfdPrivateTest, MIB
 
 EVENT = 'GUEST_MEMFD_CONVERSION_FAILED'
 PRIVATE = 'base=80M,size=1M'
 
 
-class GuestMemfdPrivateMonitor(GuestMemfdTest):
-
-    machine_args = ('-object', 'sw-protected-guest,id=cgs0')
-    machine_props = ',confidential-guest-support=cgs0'
+class GuestMemfdPrivateMonitor(GuestMemfdPrivateTest):
 
     def paused(self, payload, *args, **kwargs):
         """A VM that has run the payload."""
@@ -155,4 +152,4 @@ class GuestMemfdPrivateMonitor(GuestMemfdTest):
 GuestMemfdPrivateMonitor.add_cases('dump', GuestMemfdPrivateMonitor.DUMPS)
 
 if __name__ == '__main__':
-    GuestMemfdTest.main()
+    GuestMemfdPrivateTest.main()

@@ -9,7 +9,7 @@
 import os
 import subprocess
 
-from guest_memfd import GuestMemfdTest, MIB
+from guest_memfd import GuestMemfdPrivateTest, MIB
 
 EIO = 5
 AREA = 'base=32M,size=64K'
@@ -18,10 +18,7 @@ DIMM = 4 << 30      # where the first one is
 DIMM_AREA = 'base=4G,size=2M'
 
 
-class GuestMemfdPrivateReset(GuestMemfdTest):
-
-    machine_args = ('-object', 'sw-protected-guest,id=cgs0')
-    machine_props = ',confidential-guest-support=cgs0'
+class GuestMemfdPrivateReset(GuestMemfdPrivateTest):
 
     def private(self, vm, backend='ram0'):
         return self.info(vm, backend)['conversion']['private']
@@ -180,4 +177,4 @@ GuestMemfdPrivateReset.add_cases('reset_fails', (('reset_fails', True),
                                                  ('reset_fails_paused', False)))
 
 if __name__ == '__main__':
-    GuestMemfdTest.main()
+    GuestMemfdPrivateTest.main()

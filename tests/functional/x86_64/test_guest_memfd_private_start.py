@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 
-from guest_memfd import GuestMemfdTest, HANG
+from guest_memfd import GuestMemfdPrivateTest, HANG
 
 GMEM = 'memory-backend-guest-memfd'
 # An argument that stands for the guest's object, and the machine that has it
@@ -27,11 +27,7 @@ def command(name, **arguments):
     return {'execute': name, 'arguments': arguments}
 
 
-class GuestMemfdPrivateStart(GuestMemfdTest):
-
-    # Of the VM that shows that KVM works
-    machine_args = CGS
-    machine_props = ',confidential-guest-support=c'
+class GuestMemfdPrivateStart(GuestMemfdPrivateTest):
 
     def qemu(self, *args, commands=()):
         """Starts QEMU, has it execute the commands, and quits.  Returns its
@@ -238,4 +234,4 @@ GuestMemfdPrivateStart.add_cases('starts', GuestMemfdPrivateStart.STARTS)
 GuestMemfdPrivateStart.add_cases('running', GuestMemfdPrivateStart.RUNNING)
 
 if __name__ == '__main__':
-    GuestMemfdTest.main()
+    GuestMemfdPrivateTest.main()

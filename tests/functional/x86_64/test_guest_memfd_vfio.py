@@ -15,7 +15,7 @@ import time
 
 from qemu.machine.machine import VMLaunchFailure
 from qemu.qmp import ExecuteError
-from guest_memfd import GuestMemfdTest, LONG, MIB
+from guest_memfd import GuestMemfdPrivateTest, LONG, MIB
 
 EDU = ('0x1234', '0x11e8')
 
@@ -57,10 +57,7 @@ def limited(limit):
             'setpriv', '--bounding-set', '-ipc_lock')
 
 
-class GuestMemfdVfio(GuestMemfdTest):
-
-    machine_args = ('-object', 'sw-protected-guest,id=cgs0')
-    machine_props = ',confidential-guest-support=cgs0'
+class GuestMemfdVfio(GuestMemfdPrivateTest):
 
     def setUp(self):
         super().setUp()
@@ -275,4 +272,4 @@ GuestMemfdVfio.add_cases('plain', (('plain_type1', False),
                                    ('plain_iommufd', True)))
 
 if __name__ == '__main__':
-    GuestMemfdTest.main()
+    GuestMemfdPrivateTest.main()
