@@ -124,6 +124,5 @@ apt_update()
 apt_lock()
 {
     mkdir -p "$APT_DIR"
-    exec 8>"$APT_DIR/lock"
-    flock 8
+    hold_lock "$APT_DIR/lock"
 }

@@ -21,6 +21,15 @@ cache_key()
     sha256sum -- "$@" | cut -d' ' -f1 | sha256sum | cut -c1-32
 }
 
+# hold_lock FILE: wait for the lock on FILE, and hold it until this process and all
+# that it has started have ended.
+hold_lock()
+{
+    local lock
+    exec {lock}>"$1"
+    flock "$lock"
+}
+
 # cache_build DIR CMD [ARG...]: make the directory DIR, unless it is there, by
 # running "CMD ARG... TMP", which fills the empty directory TMP. DIR appears
 # only when CMD has succeeded; a second caller waits for the first. Not to be
