@@ -92,6 +92,7 @@ static bool guest_memfd_honours_policy(HostMemoryBackend *backend, int fd)
 static bool guest_memfd_backend_check_prealloc(HostMemoryBackend *backend,
                                                Error **errp)
 {
+    ERRP_GUARD();
     const uint64_t host_size = qemu_get_host_physmem();
 
     if (host_size && backend->size > host_size) {
@@ -99,8 +100,8 @@ static bool guest_memfd_backend_check_prealloc(HostMemoryBackend *backend,
         g_autofree char *have = size_to_str(host_size);
 
         error_setg(errp, "property 'prealloc' is on and 'size' is %s, but the "
-                   "host has %s of memory: make 'size' smaller or set "
-                   "prealloc=off", want, have);
+                   "host has %s of memory", want, have);
+        error_append_hint(errp, "Make 'size' smaller or set prealloc=off.\n");
         return false;
     }
     return true;
@@ -109,17 +110,19 @@ static bool guest_memfd_backend_check_prealloc(HostMemoryBackend *backend,
 static bool guest_memfd_backend_check_size(HostMemoryBackend *backend,
                                            Error **errp)
 {
+    ERRP_GUARD();
     const size_t page_size = qemu_real_host_page_size();
 
     if (!backend->size) {
-        error_setg(errp, "property 'size' is missing: give the size of the "
-                   "memory, as in size=4G");
+        error_setg(errp, "property 'size' is missing");
+        error_append_hint(errp, "Give the size of the memory, as in "
+                          "size=4G.\n");
         return false;
     }
     if (!QEMU_IS_ALIGNED(backend->size, page_size)) {
         error_setg(errp, "property 'size' is %" PRIu64 ", which is not a "
-                   "multiple of the host's page size: make it a multiple of "
-                   "%zu", backend->size, page_size);
+                   "multiple of %zu, the host's page size", backend->size,
+                   page_size);
         return false;
     }
     return !backend->prealloc ||
@@ -140,14 +143,15 @@ static bool guest_memfd_backend_alloc_split(HostMemoryBackend *backend,
     if (!guest_memfd_machine_has_private(current_machine)) {
         error_setg(errp, TYPE_MEMORY_BACKEND_GUEST_MEMFD " has nothing to keep "
                    "in a guest_memfd with '-machine confidential-guest-support' "
-                   "of type %s: use memory-backend-memfd",
+                   "of type %s",
                    object_get_typename(OBJECT(current_machine->cgs)));
+        error_append_hint(errp, "Use memory-backend-memfd.\n");
         return false;
     }
     if (!bitmap_empty(backend->host_nodes, MAX_NODES)) {
         error_setg(errp, "properties 'policy' and 'host-nodes' have no effect "
-                   "on private memory: KVM allocates it by no policy; leave "
-                   "them out");
+                   "on private memory, which KVM allocates by no policy");
+        error_append_hint(errp, "Leave them out.\n");
         return false;
     }
     fd = qemu_memfd_create(TYPE_MEMORY_BACKEND_GUEST_MEMFD, backend->size,
@@ -183,14 +187,15 @@ static bool guest_memfd_backend_alloc(HostMemoryBackend *backend, Error **errp)
     int fd;
 
     if (!kvm_enabled()) {
-        error_setg(errp, TYPE_MEMORY_BACKEND_GUEST_MEMFD " needs KVM: start "
-                   "QEMU with '-accel kvm', or use memory-backend-memfd with "
-                   "other accelerators");
+        error_setg(errp, TYPE_MEMORY_BACKEND_GUEST_MEMFD " needs KVM");
+        error_append_hint(errp, "Start QEMU with '-accel kvm', or use "
+                          "memory-backend-memfd with other accelerators.\n");
         return false;
     }
     if (!backend->share) {
         error_setg(errp, "property 'share' is off, but a guest_memfd is always "
-                   "shared with KVM: set share=on or leave it out");
+                   "shared with KVM");
+        error_append_hint(errp, "Set share=on or leave it out.\n");
         return false;
     }
     if (!guest_memfd_backend_check_size(backend, errp)) {
@@ -201,8 +206,9 @@ static bool guest_memfd_backend_alloc(HostMemoryBackend *backend, Error **errp)
     }
     if (MEMORY_BACKEND_GUEST_MEMFD(backend)->hugetlb) {
         error_setg(errp, "property 'hugetlb' is on, but KVM has no huge pages "
-                   "for a guest_memfd: set hugetlb=off, or use "
-                   "memory-backend-memfd");
+                   "for a guest_memfd");
+        error_append_hint(errp, "Set hugetlb=off, or use "
+                          "memory-backend-memfd.\n");
         return false;
     }
 
@@ -217,9 +223,9 @@ static bool guest_memfd_backend_alloc(HostMemoryBackend *backend, Error **errp)
         !bitmap_empty(backend->host_nodes, MAX_NODES) &&
         !guest_memfd_honours_policy(backend, fd)) {
         error_setg(errp, "properties 'policy' and 'host-nodes' have no effect "
-                   "on a guest_memfd of this host's kernel: it takes Linux "
-                   "6.19 or newer; leave them out or use "
-                   "memory-backend-memfd");
+                   "on a guest_memfd before Linux 6.19");
+        error_append_hint(errp, "Leave them out or use "
+                          "memory-backend-memfd.\n");
         close(fd);
         return false;
     }
@@ -288,8 +294,7 @@ static void guest_memfd_backend_class_init(ObjectClass *oc, const void *data)
     HostMemoryBackendClass *bc = MEMORY_BACKEND_CLASS(oc);
 
     bc->alloc = guest_memfd_backend_alloc;
-    bc->no_merge = "KSM cannot merge the pages of a guest_memfd; set "
-                   "merge=off or leave it out";
+    bc->no_merge = "KSM cannot merge the pages of a guest_memfd";
     bc->check_prealloc = guest_memfd_backend_check_prealloc;
     if (qemu_memfd_check(MFD_HUGETLB)) {
         object_class_property_add_bool(oc, "hugetlb",

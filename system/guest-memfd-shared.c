@@ -255,6 +255,7 @@ static int shared_try_discard(RAMBlock *rb, const struct stat *st)
 
 bool guest_memfd_shared_init(RAMBlock *rb, Error **errp)
 {
+    ERRP_GUARD();
     const char *name = memory_region_name(rb->mr);
     const bool private_file = rb->fd >= 0 && !qemu_ram_is_shared(rb);
     struct stat st = { 0 };
@@ -270,15 +271,15 @@ bool guest_memfd_shared_init(RAMBlock *rb, Error **errp)
     }
     if (rb->flags & RAM_READONLY_FD) {
         error_setg(errp, "'%s' cannot have private memory: with readonly=on, "
-                   "memory that becomes private cannot be freed; set "
-                   "readonly=off and share=on, or use memory-backend-memfd",
-                   name);
+                   "memory that becomes private cannot be freed", name);
+        error_append_hint(errp, "Set readonly=off and share=on, or use "
+                          "memory-backend-memfd.\n");
         return false;
     }
     if (rb->fd < 0 && qemu_ram_is_shared(rb) && should_mlock(mlock_state)) {
         error_setg(errp, "'%s' cannot have private memory: with -overcommit "
-                   "mem-lock, anonymous shared memory cannot be freed; use "
-                   "memory-backend-memfd", name);
+                   "mem-lock, anonymous shared memory cannot be freed", name);
+        error_append_hint(errp, "Use memory-backend-memfd.\n");
         return false;
     }
     if (!private_file || !st.st_nlink) {
@@ -286,18 +287,19 @@ bool guest_memfd_shared_init(RAMBlock *rb, Error **errp)
     }
     if (ret) {
         error_setg_errno(errp, -ret, "'%s' cannot have private memory: memory "
-                         "that becomes private cannot be freed, use %s", name,
-                         rb->flags & RAM_NAMED_FILE ?
-                         "a mem-path whose file system can punch holes, as "
-                         "tmpfs, ext4 and XFS can, or memory-backend-memfd" :
-                         "memory-backend-memfd");
+                         "that becomes private cannot be freed", name);
+        error_append_hint(errp, "Use %smemory-backend-memfd.\n",
+                          rb->flags & RAM_NAMED_FILE ?
+                          "a mem-path whose file system can punch holes, as "
+                          "tmpfs, ext4 and XFS can, or " : "");
         return false;
     }
     if (private_file && (st.st_nlink || shared_file_has_data(rb, &st))) {
         error_setg(errp, "'%s' cannot have private memory: with share=off, the "
                    "contents of its file would appear when memory is shared "
-                   "again; set share=on, give a directory as mem-path, or use "
-                   "memory-backend-memfd", name);
+                   "again", name);
+        error_append_hint(errp, "Set share=on, give a directory as mem-path, or "
+                          "use memory-backend-memfd.\n");
         return false;
     }
     return true;

@@ -23,6 +23,7 @@
 
 int kvm_gmem_create_mmap(uint64_t size, Error **errp)
 {
+    ERRP_GUARD();
     const uint64_t flags = GUEST_MEMFD_FLAG_MMAP |
                            GUEST_MEMFD_FLAG_INIT_SHARED;
     struct kvm_create_guest_memfd args = {
@@ -38,17 +39,18 @@ int kvm_gmem_create_mmap(uint64_t size, Error **errp)
     if (kvm_vm_check_extension(kvm_state, KVM_CAP_USER_MEMORY2) <= 0 ||
         kvm_vm_check_extension(kvm_state, KVM_CAP_GUEST_MEMFD) <= 0) {
         error_setg(errp, "the host's KVM has no guest_memfd for this type of "
-                   "VM: it takes Linux 6.18 or newer, with guest_memfd "
-                   "enabled; use memory-backend-memfd here");
+                   "VM, which takes Linux 6.18 or newer with guest_memfd "
+                   "enabled");
+        error_append_hint(errp, "Use memory-backend-memfd here.\n");
         return -1;
     }
 
     ret = kvm_vm_check_extension(kvm_state, KVM_CAP_GUEST_MEMFD_FLAGS);
     if (ret < 0 || (ret & flags) != flags) {
         error_setg(errp, "the host's KVM cannot map a guest_memfd (it lacks "
-                   "GUEST_MEMFD_FLAG_MMAP or GUEST_MEMFD_FLAG_INIT_SHARED): "
-                   "it takes Linux 6.18 or newer; use memory-backend-memfd "
-                   "here");
+                   "GUEST_MEMFD_FLAG_MMAP or GUEST_MEMFD_FLAG_INIT_SHARED), "
+                   "which takes Linux 6.18 or newer");
+        error_append_hint(errp, "Use memory-backend-memfd here.\n");
         return -1;
     }
 

@@ -193,7 +193,7 @@ class GuestMemfdPrivateHuge(GuestMemfdPrivateTest):
             self.refused(message, *args)
         self.machine_args, self.machine_props = (), ''
         self.refused("'hugetlb' is on, but KVM has no huge pages|"
-                     'it takes Linux 6.18', *self.backend(HUGE))
+                     'which takes Linux 6.18', *self.backend(HUGE))
 
 
 if __name__ == '__main__':

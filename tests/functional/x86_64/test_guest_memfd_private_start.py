@@ -91,7 +91,7 @@ class GuestMemfdPrivateStart(GuestMemfdPrivateTest):
         for name in newest:
             self.check(('-accel', 'kvm', '-machine',
                         f'{name},memory-backend=ram0', *RAM0),
-                       None if maps else 'use memory-backend-memfd here')
+                       None if maps else 'Use memory-backend-memfd here')
 
     # Name, arguments, and with what message QEMU ends, if it does
     STARTS = (

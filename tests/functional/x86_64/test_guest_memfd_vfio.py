@@ -239,7 +239,7 @@ class GuestMemfdVfio(GuestMemfdPrivateTest):
         try:
             vm.launch()
         except VMLaunchFailure:
-            if 'it takes Linux 6.18' in vm.get_log():
+            if 'which takes Linux 6.18' in vm.get_log():
                 del self._vms['vm']
                 self.skipTest('this kernel cannot map a guest_memfd')
             raise
