@@ -9,8 +9,8 @@
  * private memory it is split: a memfd for shared pages and a guest_memfd,
  * which QEMU cannot map, for private ones (system/guest-memfd.h).
  *
- * The object adds no property: it is the common ones that work or are refused
- * here, when it is created.
+ * The object adds 'hugetlb' and 'hugetlbsize', for the shared half.  Properties
+ * that cannot work are refused when the object is created.
  *
  * Copyright (c) 2026 The qemu-gmem developers
  *
@@ -54,12 +54,13 @@ struct HostMemoryBackendGuestMemfd {
 /*
  * Does the kernel honour an mbind() of this file?  Before Linux 6.19, mbind()
  * of a guest_memfd mapping succeeds, but the policy stays with the mapping
- * and pages are allocated without it.  Where it belongs to the file, another
- * mapping reports it.
+ * and pages are allocated without it.  Where the policy belongs to the file,
+ * another mapping reports it.
  *
- * True as well where mbind() fails: the caller's own mbind() says why.
+ * Returns true as well if mbind() fails: the caller's own mbind() says why.
  */
-static bool guest_memfd_honours_policy(HostMemoryBackend *backend, int fd)
+static bool guest_memfd_backend_honours_policy(HostMemoryBackend *backend,
+                                               int fd)
 {
     const size_t len = qemu_real_host_page_size();
     bool honours = true;
@@ -86,8 +87,8 @@ static bool guest_memfd_honours_policy(HostMemoryBackend *backend, int fd)
 #endif
 
 /*
- * guest_memfd pages can be neither swapped out nor reclaimed: the allocation
- * would not fail, it would have the kernel kill processes.
+ * The kernel can neither swap out nor reclaim pages of a guest_memfd: to
+ * allocate too many would not fail, but make the kernel kill processes.
  */
 static bool guest_memfd_backend_check_prealloc(HostMemoryBackend *backend,
                                                Error **errp)
@@ -221,7 +222,7 @@ static bool guest_memfd_backend_alloc(HostMemoryBackend *backend, Error **errp)
 #ifdef CONFIG_NUMA
     if (backend->policy != HOST_MEM_POLICY_DEFAULT &&
         !bitmap_empty(backend->host_nodes, MAX_NODES) &&
-        !guest_memfd_honours_policy(backend, fd)) {
+        !guest_memfd_backend_honours_policy(backend, fd)) {
         error_setg(errp, "properties 'policy' and 'host-nodes' have no effect "
                    "on a guest_memfd before Linux 6.19");
         error_append_hint(errp, "Leave them out or use "
@@ -319,9 +320,9 @@ static const TypeInfo guest_memfd_backend_info = {
     .instance_size = sizeof(HostMemoryBackendGuestMemfd),
 };
 
-static void register_types(void)
+static void guest_memfd_backend_register_types(void)
 {
     type_register_static(&guest_memfd_backend_info);
 }
 
-type_init(register_types);
+type_init(guest_memfd_backend_register_types);

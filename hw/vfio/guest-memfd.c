@@ -28,7 +28,7 @@
 #include <linux/capability.h>
 #include <sys/resource.h>
 
-static void viommu_error(Error **errp)
+static void vfio_guest_memfd_viommu_error(Error **errp)
 {
     error_setg(errp, "a device behind a vIOMMU cannot be assigned to a machine "
                "with private memory");
@@ -38,7 +38,7 @@ static void viommu_error(Error **errp)
 }
 
 /* A vIOMMU that comes later on the command line than the device */
-static void check_viommus(Notifier *n, void *opaque)
+static void vfio_guest_memfd_check_viommus(Notifier *n, void *opaque)
 {
     VFIODevice *device;
 
@@ -49,7 +49,7 @@ static void check_viommus(Notifier *n, void *opaque)
 
         if (pci &&
             pci_device_iommu_address_space(pci) != &address_space_memory) {
-            viommu_error(&err);
+            vfio_guest_memfd_viommu_error(&err);
             error_reportf_err(err, "vfio %s: ", device->name);
             exit(1);
         }
@@ -57,7 +57,7 @@ static void check_viommus(Notifier *n, void *opaque)
 }
 
 /* A number in /proc/self/status; 0 if it is not there */
-static uint64_t process_status(const char *key, int base)
+static uint64_t vfio_guest_memfd_process_status(const char *key, int base)
 {
     g_autofree char *status = NULL;
     const char *line;
@@ -70,10 +70,10 @@ static uint64_t process_status(const char *key, int base)
 }
 
 /*
- * May so much more memory be locked?  What iommufd locks counts for all processes
- * of the user: the kernel may say no later.
+ * May this process lock @size bytes more?  What iommufd locks counts for all
+ * processes of the user together, so the kernel may still refuse it later.
  */
-static bool check_locked(uint64_t size, Error **errp)
+static bool vfio_guest_memfd_check_locked(uint64_t size, Error **errp)
 {
     uint64_t locked = 0;
     bool type1 = false, iommufd = false;
@@ -81,7 +81,7 @@ static bool check_locked(uint64_t size, Error **errp)
     struct rlimit limit;
 
     if (getrlimit(RLIMIT_MEMLOCK, &limit) || limit.rlim_cur == RLIM_INFINITY ||
-        process_status("\nCapEff:", 16) >> CAP_IPC_LOCK & 1) {
+        vfio_guest_memfd_process_status("\nCapEff:", 16) >> CAP_IPC_LOCK & 1) {
         return true;
     }
     QLIST_FOREACH(device, &vfio_device_list, global_next) {
@@ -91,10 +91,11 @@ static bool check_locked(uint64_t size, Error **errp)
     }
     /* Each has its own count. */
     if (type1) {
-        locked = process_status("\nVmLck:", 10) * KiB;
+        locked = vfio_guest_memfd_process_status("\nVmLck:", 10) * KiB;
     }
     if (iommufd) {
-        locked = MAX(locked, process_status("\nVmPin:", 10) * KiB);
+        locked = MAX(locked,
+                     vfio_guest_memfd_process_status("\nVmPin:", 10) * KiB);
     }
     if ((type1 || iommufd) && locked + size > limit.rlim_cur) {
         error_setg(errp, "not all of this memory could be mapped for assigned "
@@ -106,14 +107,15 @@ static bool check_locked(uint64_t size, Error **errp)
     return true;
 }
 
-static int check_plug(NotifierWithReturn *n, void *opaque, Error **errp)
+static int vfio_guest_memfd_check_plug(NotifierWithReturn *n, void *opaque,
+                                       Error **errp)
 {
     MemoryRegion *mr = opaque;
     const uint64_t pages = memory_region_size(mr) / qemu_real_host_page_size();
     VFIODevice *device;
     ERRP_GUARD();
 
-    if (!check_locked(memory_region_size(mr), errp)) {
+    if (!vfio_guest_memfd_check_locked(memory_region_size(mr), errp)) {
         return -ENOMEM;
     }
     QLIST_FOREACH(device, &vfio_device_list, global_next) {
@@ -131,14 +133,14 @@ static int check_plug(NotifierWithReturn *n, void *opaque, Error **errp)
 
 bool vfio_guest_memfd_check_attach(AddressSpace *as, Error **errp)
 {
-    static NotifierWithReturn plug = { .notify = check_plug };
-    static Notifier done = { .notify = check_viommus };
+    static NotifierWithReturn plug = { .notify = vfio_guest_memfd_check_plug };
+    static Notifier done = { .notify = vfio_guest_memfd_check_viommus };
 
     if (!guest_memfd_machine_has_private(current_machine)) {
         return true;
     }
     if (as != &address_space_memory) {
-        viommu_error(errp);
+        vfio_guest_memfd_viommu_error(errp);
         return false;
     }
     if (!QLIST_IS_INSERTED(&plug, node)) {

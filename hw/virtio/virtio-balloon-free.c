@@ -20,7 +20,7 @@
 #include "system/ramblock.h"
 #include "trace.h"
 
-static void discard(RAMBlock *rb, uint64_t offset, uint64_t size)
+static void balloon_free_discard(RAMBlock *rb, uint64_t offset, uint64_t size)
 {
     /* Parts of pages, as at the end of a block, are ignored. */
     if (!guest_memfd_balloon(rb, offset, size) &&
@@ -30,25 +30,25 @@ static void discard(RAMBlock *rb, uint64_t offset, uint64_t size)
     }
 }
 
-static void discard_mapped(const struct iovec *iov, hwaddr addr)
+static void balloon_free_discard_mapped(const struct iovec *iov, hwaddr addr)
 {
     ram_addr_t offset;
     RAMBlock *rb = qemu_ram_block_from_host(iov->iov_base, false, &offset);
 
     if (rb) {
-        discard(rb, offset, iov->iov_len);
+        balloon_free_discard(rb, offset, iov->iov_len);
     } else {
         trace_virtio_balloon_bad_addr(addr);    /* it is a bounce buffer */
     }
 }
 
-static bool can_be_discarded(const MemoryRegionSection *section)
+static bool balloon_free_can_discard(const MemoryRegionSection *section)
 {
     return memory_region_is_ram(section->mr) && !section->readonly &&
            !memory_region_is_ram_device(section->mr);
 }
 
-static void discard_gpa(hwaddr addr, uint64_t size)
+static void balloon_free_discard_gpa(hwaddr addr, uint64_t size)
 {
     const Int128 end = int128_add(int128_make64(addr), int128_make64(size));
     Int128 at = int128_make64(addr);
@@ -62,9 +62,10 @@ static void discard_gpa(hwaddr addr, uint64_t size)
             trace_virtio_balloon_bad_addr(from);
             break;
         }
-        if (can_be_discarded(&section)) {
-            discard(section.mr->ram_block, section.offset_within_region,
-                    int128_get64(section.size));
+        if (balloon_free_can_discard(&section)) {
+            balloon_free_discard(section.mr->ram_block,
+                                 section.offset_within_region,
+                                 int128_get64(section.size));
         } else {
             trace_virtio_balloon_bad_addr(from);
         }
@@ -81,14 +82,14 @@ void virtio_balloon_report(const VirtQueueElement *elem)
 
     for (i = 0; i < elem->in_num; i++) {
         if (elem->in_sg[i].iov_base) {
-            discard_mapped(&elem->in_sg[i], elem->in_addr[i]);
+            balloon_free_discard_mapped(&elem->in_sg[i], elem->in_addr[i]);
         } else {
-            discard_gpa(elem->in_addr[i], elem->in_sg[i].iov_len);
+            balloon_free_discard_gpa(elem->in_addr[i], elem->in_sg[i].iov_len);
         }
     }
 }
 
-static void hint_gpa(hwaddr addr, hwaddr size)
+static void balloon_free_hint_gpa(hwaddr addr, hwaddr size)
 {
     hwaddr len, xlat;
 
@@ -120,7 +121,7 @@ void virtio_balloon_hint(const VirtQueueElement *elem)
             qemu_guest_free_page_hint(elem->in_sg[i].iov_base,
                                       elem->in_sg[i].iov_len);
         } else {
-            hint_gpa(elem->in_addr[i], elem->in_sg[i].iov_len);
+            balloon_free_hint_gpa(elem->in_addr[i], elem->in_sg[i].iov_len);
         }
     }
 }
