@@ -332,14 +332,12 @@ bool guest_memfd_block_check_bound(const GuestMemfdBlock *block, hwaddr start,
 void guest_memfd_block_count(GuestMemfdBlock *block, bool to_private,
                              uint64_t pages, uint64_t ns, int error)
 {
-    guest_memfd_lock();
     block->stats.conversions[to_private] += pages != 0;
     block->stats.pages[to_private] += pages;
     block->stats.ns += ns;
     if (error) {
         block->stats.failures[MIN(error, GUEST_MEMFD_MAX_ERRNO)]++;
     }
-    guest_memfd_unlock();
 }
 
 static NotifierWithReturnList block_plug_notifiers =

@@ -223,7 +223,10 @@ static void request_count_pages(GuestMemfdMap *map, uint64_t pages,
                             r->to_private, pages, 0, 0);
 }
 
-/* Count the time and the failure of a request for each block that it touches. */
+/*
+ * Count the time and the failure of a request for each block that it touches.
+ * Called with guest_memfd_lock() held, as request_count_pages() is.
+ */
 static void request_count_result(MemoryRegion *const *regions, guint n,
                                  bool to_private, uint64_t ns, int error)
 {
@@ -245,11 +248,13 @@ static void request_count(GuestMemfdRequest *r)
     /* -ECANCELED: the guest does not want it any more, nothing has failed. */
     const int error = r->error == -ECANCELED ? 0 : -r->error;
 
+    guest_memfd_lock();
     if (!r->error) {
         guest_memfd_pending_count(r->pending, request_count_pages, r);
     }
     request_count_result((MemoryRegion **)r->regions->pdata, r->regions->len,
                          r->to_private, r->ns, error);
+    guest_memfd_unlock();
 }
 
 static GuestMemfdRequest *request_overlapping(const GuestMemfdPart *part)
@@ -439,6 +444,7 @@ static int64_t request_convert(hwaddr start, hwaddr end, bool to_private,
     }
     ret = ret ?: guest_memfd_part_convert(&part, to_private, NULL);
     if (ret != -EINTR) {
+        guest_memfd_lock();
         for (i = 0; ret > 0 && i < part.n; i++) {
             if (part.pieces[i].changed) {
                 guest_memfd_block_count(
@@ -448,6 +454,7 @@ static int64_t request_convert(hwaddr start, hwaddr end, bool to_private,
         }
         request_count_result(part.regions, part.n, to_private,
                              get_clock() - begin, ret < 0 ? -ret : 0);
+        guest_memfd_unlock();
     }
     guest_memfd_part_unref(&part);
     return ret;

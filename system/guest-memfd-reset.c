@@ -34,14 +34,15 @@ static int reset_block(RAMBlock *rb, void *opaque)
     guest_memfd_lock();
     ret = guest_memfd_map_convert(&piece, 1, block->map.initially_private,
                                   NULL);
+    if (ret >= 0) {
+        guest_memfd_block_count(block, block->map.initially_private, ret, 0, 0);
+    }
     guest_memfd_unlock();
     if (ret < 0) {
         error_report("The private memory of %s could not be reset: %s",
                      rb->idstr, strerror(-ret));
         *error = ret;
-        return 0;
     }
-    guest_memfd_block_count(block, block->map.initially_private, ret, 0, 0);
     return 0;
 }
 

@@ -118,7 +118,7 @@ bool guest_memfd_block_check_bound(const GuestMemfdBlock *block, hwaddr start,
  * @ns: how long the request has taken, in nanoseconds
  * @error: errno of a request that has failed, or 0
  *
- * Takes guest_memfd_lock().
+ * Called with guest_memfd_lock() held.
  */
 void guest_memfd_block_count(GuestMemfdBlock *block, bool to_private,
                              uint64_t pages, uint64_t ns, int error);
