@@ -180,31 +180,16 @@ static bool guest_memfd_backend_alloc_split(HostMemoryBackend *backend,
     return true;
 }
 
-static bool guest_memfd_backend_alloc(HostMemoryBackend *backend, Error **errp)
+/* A guest_memfd that is the whole block, and that QEMU maps */
+static bool guest_memfd_backend_alloc_mapped(HostMemoryBackend *backend,
+                                             Error **errp)
 {
     ERRP_GUARD();
     g_autofree char *name = host_memory_backend_get_name(backend);
-    uint32_t ram_flags = RAM_SHARED | RAM_GUEST_MEMFD_MMAP;
+    uint32_t ram_flags = RAM_SHARED | RAM_GUEST_MEMFD_MMAP |
+                         (backend->reserve ? 0 : RAM_NORESERVE);
     int fd;
 
-    if (!kvm_enabled()) {
-        error_setg(errp, TYPE_MEMORY_BACKEND_GUEST_MEMFD " needs KVM");
-        error_append_hint(errp, "Start QEMU with '-accel kvm', or use "
-                          "memory-backend-memfd with other accelerators.\n");
-        return false;
-    }
-    if (!backend->share) {
-        error_setg(errp, "property 'share' is off, but a guest_memfd is always "
-                   "shared with KVM");
-        error_append_hint(errp, "Set share=on or leave it out.\n");
-        return false;
-    }
-    if (!guest_memfd_backend_check_size(backend, errp)) {
-        return false;
-    }
-    if (current_machine->cgs) {
-        return guest_memfd_backend_alloc_split(backend, errp);
-    }
     if (MEMORY_BACKEND_GUEST_MEMFD(backend)->hugetlb) {
         error_setg(errp, "property 'hugetlb' is on, but KVM has no huge pages "
                    "for a guest_memfd");
@@ -232,7 +217,6 @@ static bool guest_memfd_backend_alloc(HostMemoryBackend *backend, Error **errp)
     }
 #endif
 
-    ram_flags |= backend->reserve ? 0 : RAM_NORESERVE;
     if (!memory_region_init_ram_from_fd(&backend->mr, OBJECT(backend), name,
                                         backend->size, ram_flags, fd, 0,
                                         errp)) {
@@ -243,6 +227,30 @@ static bool guest_memfd_backend_alloc(HostMemoryBackend *backend, Error **errp)
     }
     trace_guest_memfd_backend_alloc(name, fd, backend->size);
     return true;
+}
+
+static bool guest_memfd_backend_alloc(HostMemoryBackend *backend, Error **errp)
+{
+    ERRP_GUARD();
+
+    if (!kvm_enabled()) {
+        error_setg(errp, TYPE_MEMORY_BACKEND_GUEST_MEMFD " needs KVM");
+        error_append_hint(errp, "Start QEMU with '-accel kvm', or use "
+                          "memory-backend-memfd with other accelerators.\n");
+        return false;
+    }
+    if (!backend->share) {
+        error_setg(errp, "property 'share' is off, but a guest_memfd is always "
+                   "shared with KVM");
+        error_append_hint(errp, "Set share=on or leave it out.\n");
+        return false;
+    }
+    if (!guest_memfd_backend_check_size(backend, errp)) {
+        return false;
+    }
+    return current_machine->cgs
+           ? guest_memfd_backend_alloc_split(backend, errp)
+           : guest_memfd_backend_alloc_mapped(backend, errp);
 }
 
 static bool guest_memfd_backend_get_hugetlb(Object *obj, Error **errp)
