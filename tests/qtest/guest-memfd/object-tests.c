@@ -138,7 +138,7 @@ static void test_policy(const void *opaque)
         "{'size': 2097152, 'policy': 'bind', 'host-nodes': [%d], "
         "'prealloc': true}";
     QTestState *qts = start_machine(&machine_pc, "");
-    int last = opaque ? 1 : 0, node;
+    int last = opaque ? 1 : 0, node, fds = count_fds(qts);
 
     for (node = 0; node <= last; node++) {
         g_autofree char *with_node = g_strdup_printf(props, node);
@@ -160,6 +160,8 @@ static void test_policy(const void *opaque)
         g_assert_cmpint(pages_on_node(qts, node), ==, 2 * MiB / 4096);
         g_assert_cmpint(pages_on_node(qts, !node), ==, 0);
         object_del_ok(qts, "m");
+        /* RCU unmaps the memory, and then closes its file. */
+        assert_fds(qts, fds);
     }
     qtest_quit(qts);
 }
