@@ -399,6 +399,29 @@ static void map_change_release(const MapChange *c, bool to_private)
     }
 }
 
+/* map_change_begin(), with the memory that it needs.  Returns the same. */
+static int map_change_make(MapChange *c, bool to_private)
+{
+    int ret = map_change_acquire(c, to_private) ?:
+              map_change_begin(c, to_private);
+
+    if (ret && !c->in_flight && ret != -ENOTRECOVERABLE) {
+        map_change_release(c, to_private);
+    }
+    return ret;
+}
+
+/* Undo a change in flight, which nobody will continue. */
+static int map_change_cancel(MapChange *c, bool to_private)
+{
+    int ret = map_change_abort(c, to_private);
+
+    if (!ret) {
+        map_change_release(c, to_private);
+    }
+    return ret;
+}
+
 /*
  * Free the half that is no longer used.  A reset can have changed the state
  * since map_change_begin(): only pages that still have the new state count.
@@ -461,7 +484,7 @@ struct GuestMemfdPending {
     GArray *extents;            /* MapExtent, of all changes */
     guint finished;             /* so many changes, from the first one on */
 
-    bool in_flight;             /* the last change is */
+    /* If the last change is in flight */
     int64_t pages;              /* before it, in the same call */
     GuestMemfdPiece *left;      /* pieces behind it */
     int nr_left;
@@ -483,19 +506,29 @@ GuestMemfdPending *guest_memfd_pending_new(bool to_private)
     return pending;
 }
 
+static MapChange *map_pending_change(const GuestMemfdPending *pending, guint i)
+{
+    return &g_array_index(pending->changes, MapChange, i);
+}
+
+static MapChange *map_pending_last(const GuestMemfdPending *pending)
+{
+    return map_pending_change(pending, pending->changes->len - 1);
+}
+
+bool guest_memfd_pending_in_flight(const GuestMemfdPending *pending)
+{
+    return pending->changes->len && map_pending_last(pending)->in_flight;
+}
+
 void guest_memfd_pending_free(GuestMemfdPending *pending)
 {
     if (pending) {
-        assert(!pending->in_flight);
+        assert(!guest_memfd_pending_in_flight(pending));
         g_array_unref(pending->changes);
         g_array_unref(pending->extents);
         g_free(pending);
     }
-}
-
-static MapChange *map_pending_change(const GuestMemfdPending *pending, guint i)
-{
-    return &g_array_index(pending->changes, MapChange, i);
 }
 
 static void map_pending_add(GuestMemfdPending *pending, const MapChange *c)
@@ -523,26 +556,20 @@ static void map_pending_remove_last(GuestMemfdPending *pending)
     g_array_set_size(pending->changes, pending->changes->len - 1);
 }
 
-/* The last change, which is added already, waits; @left are the next pieces. */
-static void map_pending_set_in_flight(GuestMemfdPending *pending, int64_t pages,
-                                      const GuestMemfdPiece *left, int nr_left)
+/* What to go on with behind the last change, which is in flight */
+static void map_pending_set_left(GuestMemfdPending *pending, int64_t pages,
+                                 const GuestMemfdPiece *left, int nr_left)
 {
-    pending->in_flight = true;
     pending->pages = pages;
     pending->left = g_memdup2(left, nr_left * sizeof(*left));
     pending->nr_left = nr_left;
 }
 
 /* Undo the change in flight; the pieces behind it will not be converted. */
-static int map_pending_abort(GuestMemfdPending *pending)
+static int map_pending_cancel(GuestMemfdPending *pending)
 {
-    MapChange *c = map_pending_change(pending, pending->changes->len - 1);
-    int ret = map_change_abort(c, pending->to_private);
+    int ret = map_change_cancel(map_pending_last(pending), pending->to_private);
 
-    if (!ret) {
-        map_change_release(c, pending->to_private);
-    }
-    pending->in_flight = false;
     g_clear_pointer(&pending->left, g_free);
     map_pending_remove_last(pending);
     return ret;
@@ -554,9 +581,9 @@ int guest_memfd_pending_forget(GuestMemfdPending *pending,
     int ret = 0;
     guint i;
 
-    if (pending->in_flight &&
-        map_pending_change(pending, pending->changes->len - 1)->map == map) {
-        ret = map_pending_abort(pending);
+    if (guest_memfd_pending_in_flight(pending) &&
+        map_pending_last(pending)->map == map) {
+        ret = map_pending_cancel(pending);
     }
     for (i = 0; i < pending->changes->len; i++) {
         MapChange *c = map_pending_change(pending, i);
@@ -567,11 +594,6 @@ int guest_memfd_pending_forget(GuestMemfdPending *pending,
         }
     }
     return ret;
-}
-
-bool guest_memfd_pending_in_flight(const GuestMemfdPending *pending)
-{
-    return pending->in_flight;
 }
 
 bool guest_memfd_pending_overlaps(const GuestMemfdPending *pending,
@@ -620,20 +642,15 @@ static int64_t map_convert_pending(const GuestMemfdPiece *pieces, int n,
         if (!map_change_init(&c, &pieces[i], to_private)) {
             continue;
         }
-        ret = map_change_acquire(&c, to_private) ?:
-              map_change_begin(&c, to_private);
+        ret = map_change_make(&c, to_private);
         if (!ret || c.in_flight) {
             map_pending_add(pending, &c);
         }
         if (c.in_flight) {
-            map_pending_set_in_flight(pending, pages, pieces + i + 1,
-                                      n - i - 1);
+            map_pending_set_left(pending, pages, pieces + i + 1, n - i - 1);
             return ret;
         }
         if (ret) {
-            if (ret != -ENOTRECOVERABLE) {
-                map_change_release(&c, to_private);
-            }
             map_change_destroy(&c);
             goto undo;
         }
@@ -643,10 +660,7 @@ static int64_t map_convert_pending(const GuestMemfdPiece *pieces, int n,
 
 undo:
     while (pending->changes->len > before) {
-        MapChange *last = map_pending_change(pending,
-                                             pending->changes->len - 1);
-
-        ret = map_change_undo(last, to_private) ?: ret;
+        ret = map_change_undo(map_pending_last(pending), to_private) ?: ret;
         map_pending_remove_last(pending);
     }
     return ret;
@@ -654,16 +668,15 @@ undo:
 
 int64_t guest_memfd_pending_continue(GuestMemfdPending *pending)
 {
-    MapChange *c = map_pending_change(pending, pending->changes->len - 1);
+    MapChange *c = map_pending_last(pending);
     g_autofree GuestMemfdPiece *left = NULL;
     int64_t pages = pending->pages, ret;
 
-    assert(pending->in_flight);
+    assert(guest_memfd_pending_in_flight(pending));
     ret = map_change_continue(c, pending->to_private);
     if (c->in_flight) {
         return ret;
     }
-    pending->in_flight = false;
     left = g_steal_pointer(&pending->left);
     if (ret) {
         if (ret != -ENOTRECOVERABLE) {
@@ -675,7 +688,7 @@ int64_t guest_memfd_pending_continue(GuestMemfdPending *pending)
     pages += c->pages;
     ret = map_convert_pending(left, pending->nr_left, pending->to_private,
                               pending);
-    if (pending->in_flight) {
+    if (guest_memfd_pending_in_flight(pending)) {
         pending->pages += pages;
     }
     return ret < 0 ? ret : pages + ret;
@@ -691,14 +704,9 @@ static int64_t map_convert_one(GuestMemfdPiece *piece, bool to_private)
     if (!map_change_init(&c, piece, to_private)) {
         return 0;
     }
-    ret = map_change_acquire(&c, to_private) ?:
-          map_change_begin(&c, to_private);
+    ret = map_change_make(&c, to_private);
     if (c.in_flight) {
-        /* Nobody will go on with it. */
-        ret = map_change_abort(&c, to_private) ?: ret;
-    }
-    if (ret && ret != -ENOTRECOVERABLE) {
-        map_change_release(&c, to_private);
+        ret = map_change_cancel(&c, to_private) ?: ret;
     }
     if (!ret) {
         ret = map_change_finish(&c, to_private);
@@ -743,10 +751,10 @@ int64_t guest_memfd_map_convert(GuestMemfdPiece *pieces, int n,
         pieces[i].changed = 0;
     }
     pages = map_convert_pending(pieces, n, to_private, own);
-    if (pages < 0 && !own->in_flight) {
+    ret = guest_memfd_pending_in_flight(own) ? -EAGAIN : 0;
+    if (pages < 0 && !ret) {
         return pages;
     }
-    ret = own->in_flight ? -EAGAIN : 0;
     while (!ret && (ret = guest_memfd_pending_finish(own)) == 1) {
         ret = 0;
     }
@@ -789,7 +797,7 @@ void guest_memfd_pending_count(const GuestMemfdPending *pending,
 
 int guest_memfd_pending_finish(GuestMemfdPending *pending)
 {
-    assert(!pending->in_flight);
+    assert(!guest_memfd_pending_in_flight(pending));
     if (pending->finished < pending->changes->len) {
         MapChange *c = map_pending_change(pending, pending->finished);
         int ret = map_change_finish(c, pending->to_private);
@@ -811,12 +819,10 @@ int guest_memfd_pending_undo(GuestMemfdPending *pending)
     if (!pending->changes->len) {
         return 0;
     }
-    if (pending->in_flight) {
-        ret = map_pending_abort(pending);
+    if (guest_memfd_pending_in_flight(pending)) {
+        ret = map_pending_cancel(pending);
     } else {
-        ret = map_change_undo(map_pending_change(pending,
-                                                 pending->changes->len - 1),
-                              pending->to_private);
+        ret = map_change_undo(map_pending_last(pending), pending->to_private);
         if (!ret) {
             map_pending_remove_last(pending);
         }
