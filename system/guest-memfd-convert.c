@@ -514,6 +514,61 @@ int64_t guest_memfd_fault(hwaddr start, hwaddr size, bool private)
     return guest_memfd_convert(start, size, private, NULL);
 }
 
+/* Can an undo make pages of this piece private again? */
+static bool request_can_undo(const GuestMemfdRequest *r,
+                             const GuestMemfdPiece *piece)
+{
+    return r && !r->to_private &&
+           guest_memfd_pending_overlaps(r->pending, piece, 1);
+}
+
+bool guest_memfd_can_undo(GuestMemfdBlock *block, uint64_t offset,
+                          uint64_t size)
+{
+    const GuestMemfdPiece piece = {
+        .map = &block->map,
+        .offset = offset,
+        .size = size,
+    };
+    const GuestMemfdRequest *r;
+
+    if (request_can_undo(request_running, &piece)) {
+        return true;
+    }
+    QLIST_FOREACH(r, &requests_interrupted, entry) {
+        if (request_can_undo(r, &piece)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void request_add_size(GuestMemfdMap *map, uint64_t pages, void *opaque)
+{
+    uint64_t *size = opaque;
+
+    *size += pages * map->page_size;
+}
+
+static void request_add_undo_size(const GuestMemfdRequest *r, uint64_t *size)
+{
+    if (r && !r->to_private) {
+        guest_memfd_pending_count(r->pending, request_add_size, size);
+    }
+}
+
+uint64_t guest_memfd_undo_size(void)
+{
+    const GuestMemfdRequest *r;
+    uint64_t size = 0;
+
+    request_add_undo_size(request_running, &size);
+    QLIST_FOREACH(r, &requests_interrupted, entry) {
+        request_add_undo_size(r, &size);
+    }
+    return size;
+}
+
 void guest_memfd_forget_requests(void)
 {
     GuestMemfdRequest *r, *next;

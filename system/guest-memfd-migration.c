@@ -2,8 +2,8 @@
  * Private memory of a VM: migration
  *
  * Private memory cannot be read, so it cannot be migrated.  A migration, in
- * either direction, and a snapshot begin only when no memory is private, and no
- * memory becomes private while they run.
+ * either direction, and a snapshot begin only when no memory is private or can
+ * become so by an undo, and no memory becomes private while they run.
  *
  * Copyright (c) 2026 The qemu-gmem developers
  *
@@ -42,7 +42,7 @@ static int migration_add_private_size(RAMBlock *rb, void *opaque)
 
 bool guest_memfd_blocks_migration(Error **errp)
 {
-    uint64_t size = 0;
+    uint64_t size = guest_memfd_undo_size();
 
     guest_memfd_lock();
     qemu_ram_foreach_block(migration_add_private_size, &size);

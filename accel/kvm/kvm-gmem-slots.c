@@ -96,12 +96,16 @@ static bool kvm_gmem_slot_is_bindable(const KVMMemoryListener *kml,
            !(slot->flags & KVM_GMEM_UNBINDABLE);
 }
 
+/* Has the slot private memory, or can an undo bring it back? */
 static bool kvm_gmem_slot_has_private(const KVMSlot *slot)
 {
-    return slot->guest_memfd_block &&
-           guest_memfd_map_has_private(&slot->guest_memfd_block->map,
-                                       slot->guest_memfd_offset,
-                                       slot->memory_size);
+    GuestMemfdBlock *block = slot->guest_memfd_block;
+
+    return block &&
+           (guest_memfd_map_has_private(&block->map, slot->guest_memfd_offset,
+                                        slot->memory_size) ||
+            guest_memfd_can_undo(block, slot->guest_memfd_offset,
+                                 slot->memory_size));
 }
 
 static KVMGmemView kvm_gmem_slot_view(const KVMSlot *slot)

@@ -194,6 +194,23 @@ void guest_memfd_shared_balloon(RAMBlock *rb, uint64_t offset, uint64_t size);
 GuestMemfdConversion *guest_memfd_query_conversion(GuestMemfdBlock *block);
 
 /**
+ * guest_memfd_can_undo: can shared memory become private by an undo?
+ * @block: the block
+ * @offset: in the block, in bytes
+ * @size: in bytes, not 0
+ *
+ * That is so while a request to share it has not ended: it may still fail, or
+ * another request may need its pages.  Whoever must not find memory private later
+ * on (a dirty log, a migration) has to ask this as well.  Called with the BQL
+ * held.
+ */
+bool guest_memfd_can_undo(GuestMemfdBlock *block, uint64_t offset,
+                          uint64_t size);
+
+/* guest_memfd_undo_size: bytes, in all blocks, of which that is true */
+uint64_t guest_memfd_undo_size(void);
+
+/**
  * guest_memfd_forget_requests: forget requests that wait to be continued
  *
  * A reset calls this before it gives all memory another state.  Called with the

@@ -57,18 +57,38 @@ class GuestMemfdPrivateLong(GuestMemfdPrivateTest):
         self.assertEqual(self.info(vm)['conversion'][
             'to-shared' if private else 'to-private'], 1)
 
-    def in_the_middle(self, private, *more):
+    def in_the_middle(self, private, *then, **kwargs):
         """A VM whose guest converts the area, and waits after the first part
         until QEMU wants something of its vCPU."""
         vm, console = self.start_faulty(
             'vm', payload=f'convert,{AREA},private={private} fill,{AREA},seed=3 wait '
-            f'convert,{AREA},private={1 - private} zero,{AREA} ' + ' '.join(more))
+            f'convert,{AREA},private={1 - private}' +
+            ''.join(then or [f' zero,{AREA}']), **kwargs)
         console.expect('^waiting')
         self.arm('give-way', HOUR)
         self.press_key(vm)
-        self.wait_for('the first part', lambda: self.private(vm) ==
-                      (SIZE - PART if private else PART))
+        self.wait_for_part(vm, private * SIZE)
+        self.assertEqual(self.private(vm), SIZE - PART if private else PART)
         return vm, console
+
+    def shared_but_not_ended(self, then='', **kwargs):
+        """A VM that stands still when its guest's request has shared all. The
+        guest expects that it fails, which makes all private again."""
+        vm, console = self.in_the_middle(1, f',expect={EIO} verify,{AREA},seed=3 ',
+                                         then, **kwargs)
+        vm.cmd('stop')
+        while left := self.private(vm):
+            vm.cmd('cont')
+            self.wait_for_part(vm, left)
+            vm.cmd('stop')
+        self.disarm()
+        return vm, console
+
+    def wait_for_part(self, vm, before):
+        """The request has changed a part and sleeps. Only then does a kick of the
+        vCPU end the sleep."""
+        self.wait_for('the next part', lambda: self.private(vm) != before and
+                      self.sleeps(vm))
 
     @staticmethod
     def sleeps(vm):
@@ -104,7 +124,7 @@ class GuestMemfdPrivateLong(GuestMemfdPrivateTest):
             left = self.private(vm)
             self.assertTrue(0 < left < SIZE, left)
             vm.cmd('cont')
-            self.wait_for('the next part', lambda: self.private(vm) != left)
+            self.wait_for_part(vm, left)
         self.disarm()
         vm.cmd('stop')
         vm.cmd('cont')
@@ -133,6 +153,33 @@ class GuestMemfdPrivateLong(GuestMemfdPrivateTest):
         self.disarm()
         vm.cmd('cont')
         console.expect('^done 0 failed')
+
+    def test_undo_and_migration(self):
+        """What an undo makes private again does not migrate."""
+        vm, console = self.shared_but_not_ended()
+        refused = f'{SIZE} bytes of the guest.s memory are private'
+        answer = vm.cmd('human-monitor-command', command_line='savevm one')
+        self.assertRegex(answer, refused)
+        with self.assertRaisesRegex(Exception, refused):
+            vm.cmd('migrate', uri='exec:cat >/dev/null')
+        self.arm('drop', EIO)
+        vm.cmd('cont')
+        console.expect('^done 0 failed')
+        self.assertEqual(self.private(vm), SIZE)
+
+    def test_undo_and_log(self):
+        """What an undo makes private again has to be bound, not logged."""
+        vm, console = self.shared_but_not_ended(
+            f'wait convert,{AREA},private=0', accel='kvm,dirty-ring-size=4096')
+        vm.cmd('set-vcpu-dirty-limit', args_dict={'dirty-rate': 1000})
+        self.arm('drop', EIO)
+        vm.cmd('cont')
+        console.expect('^waiting')
+        self.assertEqual(self.private(vm), SIZE)
+        self.disarm()
+        self.press_key(vm)
+        console.expect('^done 0 failed')
+        self.wait_for('the log', lambda: self.slots(vm)[-1]['binding'] == 'dirty-log')
 
     def test_quit(self):
         vm, _ = self.in_the_middle(0)
