@@ -31,7 +31,7 @@ import sys
 import tempfile
 import tomllib
 
-from guest_memfd import GuestMemfdPrivateTest, VhostUserPeer
+from guest_memfd import GuestMemfdPrivateTest, IS_LONG, VhostUserPeer
 from guest_memfd_operations import (
     OPERATIONS, Guest, Refused, extent, MEMORY, PRIVATE, SHARED, TOGGLED)
 
@@ -44,7 +44,6 @@ CELL = re.compile(r'(?:see (?P<test>\S+): )?'
 TRIES = 30              # until a moment comes in which nothing is private
 SIZE = PRIVATE[1]
 POOL = '/proc/sys/vm/nr_hugepages'
-LONG = 'QEMU_TEST_GMEM_LONG' in os.environ
 
 
 def read_table():
@@ -354,7 +353,7 @@ GuestMemfdPrivateMeetings.add_cases('meeting', [
     (f'meeting_{number:02}_{name}_{column}'.replace('-', '_'), name, column)
     for number, name in enumerate(TABLE) for column in COLUMNS
     for cell in [read_cell(name, column)]
-    if not cell['test'] and not cell['why'] and (LONG or not takes_long(name, column))])
+    if not cell['test'] and not cell['why'] and (IS_LONG or not takes_long(name, column))])
 
 
 def print_counts():
