@@ -22,7 +22,7 @@ class GuestMemfdPrivate(GuestMemfdPrivateTest):
     # Name, the payload's cases, backend, vCPUs, other arguments.  The VGA
     # has its window where RAM would be otherwise.
     PAYLOADS = (
-        ('requests', 'cpuid-map-gpa requests,base=224M,size=32M,hole=256M',
+        ('requests', 'cpuid-map-gpa requests,base=255M,size=1M,hole=256M',
          GMEM, 1, '-device', 'VGA'),
         ('memfd', 'private-share,base=64M,size=16M', 'memory-backend-memfd', 1),
         ('ram', 'private-share,base=64M,size=16M', 'memory-backend-ram', 1),
