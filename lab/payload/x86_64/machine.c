@@ -35,16 +35,18 @@ static const char *run_reset(void)
 CASE(run_reset, "reset",
      "[count=1][,keyboard=1]: resets the machine count times");
 
-/* The test goes on when it has seen something: it presses a key, and releases it. */
-static const char *run_wait(void)
+void wait_for_test(const char *word)
 {
-    say("waiting\n");
-    for (;;) {
-        if (inb(0x64) & 1 && inb(0x60) & 0x80) {
-            return NULL;
-        }
+    say("%s\n", word);
+    while (!(inb(0x64) & 1) || !(inb(0x60) & 0x80)) {
         pause();
     }
+}
+
+static const char *run_wait(void)
+{
+    wait_for_test("waiting");
+    return NULL;
 }
 
 CASE(run_wait, "wait", "for a key");

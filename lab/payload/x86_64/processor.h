@@ -176,4 +176,7 @@ static inline _Noreturn void end_machine(bool failed)
     }
 }
 
+/* Says the word, and goes on when the test presses a key and releases it. */
+void wait_for_test(const char *word);
+
 #endif

@@ -86,19 +86,18 @@ class GuestMemfdPrivateHostile(GuestMemfdPrivateTest):
                         'virtio,base=80M,size=64K', GMEM, 4),
     )
 
-    def disk(self, name, throttled=False):
-        """A small disk that is a file; it may be slow to answer."""
+    def disk(self, name, can_hold=False):
+        """A small disk that is a file; the test may hold its requests."""
         path = self.scratch_file(name)
         with open(path, 'wb') as file:
             file.truncate(64 * 1024)
         args = ['-blockdev', f'file,node-name={name}-file,filename={path}']
         node = f'{name}-file'
-        if throttled:
-            args += ['-object', f'throttle-group,id={name}-limit,x-iops-total=10',
-                     '-blockdev', f'throttle,node-name={name},file={node},'
-                                  f'throttle-group={name}-limit']
+        if can_hold:
+            args += ['-blockdev', f'blkdebug,node-name={name}-debug,image={node}',
+                     '-blockdev', f'raw,node-name={name},file={name}-debug']
             node = name
-        return [*args, '-device', f'virtio-blk-pci,drive={node}']
+        return [*args, '-device', f'virtio-blk-pci,id={name},drive={node}']
 
     def conversion(self, vm):
         return self.info(vm)['conversion']
@@ -109,12 +108,21 @@ class GuestMemfdPrivateHostile(GuestMemfdPrivateTest):
         return (conversion['to-private'] + conversion['to-shared'] +
                 sum(failure['count'] for failure in conversion['failures']))
 
+    @staticmethod
+    def qemu_io(vm, command, disk='disk1'):
+        vm.cmd('human-monitor-command',
+               command_line=f'qemu-io -d /machine/peripheral/{disk}/virtio-backend "{command}"')
+
     def virtio(self, cases, backend, cpus):
         """A device gets nothing of private memory, and lives on."""
         vm, console = self.start('vm', '-smp', str(cpus), *self.disk('disk0'),
                                  *self.disk('disk1', True), payload=cases,
                                  backend=backend)
-        console.expect('^done 0 failed')
+        while (word := console.expect('^(hold|release|done 0 failed)')[1]) != b'done 0 failed':
+            for kind in 'read', 'write':
+                self.qemu_io(vm, f'break {kind}_aio {kind}' if word == b'hold' else
+                             f'remove_break {kind}')
+            self.press_key(vm)
         self.assertGreater(self.requests(vm), 100)
 
     def hostile_life(self, vm, console, seeds):
