@@ -143,8 +143,8 @@ static bool guest_memfd_backend_alloc_split(HostMemoryBackend *backend,
 
     if (!guest_memfd_machine_has_private(current_machine)) {
         error_setg(errp, TYPE_MEMORY_BACKEND_GUEST_MEMFD " has nothing to keep "
-                   "in a guest_memfd with '-machine confidential-guest-support' "
-                   "of type %s",
+                   "in a guest_memfd with '-machine "
+                   "confidential-guest-support' of type %s",
                    object_get_typename(OBJECT(current_machine->cgs)));
         error_append_hint(errp, "Use memory-backend-memfd.\n");
         return false;

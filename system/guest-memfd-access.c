@@ -18,8 +18,8 @@
 #include "system/ram-block-holes.h"
 
 /*
- * Is the memory at @offset private?  Sets @size, which the caller has set to how
- * much it is interested in, to how far the answer holds.
+ * Is the memory at @offset private?  Sets @size, which the caller has set to
+ * how much it is interested in, to how far the answer holds.
  */
 static bool access_private_run(const GuestMemfdBlock *block, uint64_t offset,
                                uint64_t *size)

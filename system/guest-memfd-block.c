@@ -233,10 +233,10 @@ static void block_register_listener(RamDiscardManager *rdm,
     ret = block_for_each_run(block, section, false, block_populate_run, rdl);
     guest_memfd_unlock();
     if (ret) {
-        /* Once: a guest can have its memory mapped anew as often as it likes. */
-        error_report_once_cond(&block->told, "Not all shared memory of %s could "
-                               "be mapped for a device, which cannot access "
-                               "the rest: %s", block->rb->idstr,
+        /* Once: a guest can have its memory mapped anew at any time. */
+        error_report_once_cond(&block->told, "Not all shared memory of %s "
+                               "could be mapped for a device, which cannot "
+                               "access the rest: %s", block->rb->idstr,
                                strerror(-ret));
     }
 }

@@ -73,7 +73,7 @@ typedef struct GuestMemfdRequest {
     bool to_private;
 
     hwaddr next;                /* everything before it has been changed */
-    int error;                  /* a part has failed: the rest is being undone */
+    int error;                  /* a part has failed: undo the others */
     bool finishing;             /* there is no way back */
     bool give_way;              /* the BQL may be released */
     int64_t pages;

@@ -111,9 +111,9 @@ uint64_t guest_memfd_map_private_size(const GuestMemfdMap *map)
 }
 
 /*
- * A MapChange of at most this many pages keeps its bits within itself: 512 pages
- * are 2 MiB, the largest request that guests make often.  Can be changed at any
- * time.
+ * A MapChange of at most this many pages keeps its bits within itself: 512
+ * pages are 2 MiB, the largest request that guests make often.  Can be changed
+ * at any time.
  */
 #define MAP_CHANGE_FEW 512
 
@@ -304,9 +304,9 @@ static bool map_change_revert(MapChange *c, bool to_private)
  * Have the accelerator change what it has not changed yet.  Between its change
  * and that of the map nobody can look, as the caller holds the lock.
  *
- * A change in flight is the exception: after -EAGAIN, the map says "private" for
- * all of its pages, whatever the direction, so that no reader uses memory whose
- * state is open.
+ * A change in flight is the exception: after -EAGAIN, the map says "private"
+ * for all of its pages, whatever the direction, so that no reader uses memory
+ * whose state is open.
  */
 static int map_change_apply(MapChange *c, bool to_private)
 {
@@ -456,7 +456,7 @@ static int map_change_undo(const MapChange *c, bool to_private)
         MapChange back;
         int ret;
 
-        /* Only pages that still have the new state, as in map_change_finish() */
+        /* Only pages that still have the new state: see map_change_finish() */
         if (!map_change_init(&back, &run, !to_private)) {
             continue;
         }

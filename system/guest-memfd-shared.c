@@ -75,8 +75,9 @@ static int shared_punch_hole(RAMBlock *rb, uint64_t offset, uint64_t size)
 }
 
 /*
- * Frees memory.  Unlike ram_block_discard_range(), this reports no error, as the
- * guest could then fill the log, and can free memory of -overcommit mem-lock.
+ * Frees memory.  Unlike ram_block_discard_range(), this reports no error, as
+ * the guest could then fill the log, and can free memory of -overcommit
+ * mem-lock.
  */
 static int shared_discard(RAMBlock *rb, uint64_t offset, uint64_t size)
 {
@@ -298,8 +299,8 @@ bool guest_memfd_shared_init(RAMBlock *rb, Error **errp)
         error_setg(errp, "'%s' cannot have private memory: with share=off, the "
                    "contents of its file would appear when memory is shared "
                    "again", name);
-        error_append_hint(errp, "Set share=on, give a directory as mem-path, or "
-                          "use memory-backend-memfd.\n");
+        error_append_hint(errp, "Set share=on, give a directory as mem-path, "
+                          "or use memory-backend-memfd.\n");
         return false;
     }
     return true;

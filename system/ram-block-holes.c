@@ -217,15 +217,15 @@ void ram_block_holes_look(RAMBlockHoles *holes, const RAMBlock *rb,
                           const ram_addr_t *offsets, uint32_t num,
                           uint64_t size)
 {
+    const uint64_t page_size = qemu_real_host_page_size();
     uint64_t pages;
 
     ram_block_holes_forget(holes);
     if (!num || !ram_block_has_holes(rb) || offsets[num - 1] < offsets[0]) {
         return;
     }
-    pages = (QEMU_ALIGN_UP(offsets[num - 1] + size, qemu_real_host_page_size()) -
-             QEMU_ALIGN_DOWN(offsets[0], qemu_real_host_page_size())) /
-            qemu_real_host_page_size();
+    pages = (QEMU_ALIGN_UP(offsets[num - 1] + size, page_size) -
+             QEMU_ALIGN_DOWN(offsets[0], page_size)) / page_size;
     if (pages <= RAM_BLOCK_HOLES_PAGES) {
         ram_block_holes_fill(holes, rb, offsets[0], pages);
     }

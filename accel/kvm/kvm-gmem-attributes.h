@@ -27,7 +27,8 @@ int kvm_gmem_view_set_binding(GuestMemfdBlock *block, GuestMemfdView *view,
                               GuestMemfdBinding binding);
 
 /**
- * kvm_gmem_attribute_changes: how often KVM's view of private memory has changed
+ * kvm_gmem_attribute_changes: how often KVM's view of private memory has
+ * changed
  *
  * Counts attributes and memory slots; wraps.  Called with the BQL held.
  */

@@ -2,11 +2,11 @@
  * KVM guest_memfd: memory slots, bound or by address
  *
  * KVM lets a range of a guest_memfd be bound by one memory slot only, and
- * neither by a read-only nor by a dirty-logged one, while a VM has several views
- * of its RAM: SMM's address space, PC's shadow RAM, migration.  For shared pages
- * QEMU's mapping (of the file, or of the shared half beside it) is as good as
- * the file: a slot that cannot be bound is registered by address over the
- * mapping, and bound later, when the reason is gone.
+ * neither by a read-only nor by a dirty-logged one, while a VM has several
+ * views of its RAM: SMM's address space, PC's shadow RAM, migration.  For
+ * shared pages QEMU's mapping (of the file, or of the shared half beside it) is
+ * as good as the file: a slot that cannot be bound is registered by address
+ * over the mapping, and bound later, when the reason is gone.
  *
  * Which slots are bound follows from the slots alone, not from their history:
  * kvm-gmem-bind.c chooses among all that KVM would accept in address space 0.
@@ -22,10 +22,10 @@
  * private page has gone.  A migration begins only when nothing is private, and
  * nothing becomes private while it runs: so it never misses a slot.
  *
- * A slot whose binding changes is deleted and added again.  If KVM fails to take
- * it back, for whatever reason, the slot is *lost*: its memory still exists, but
- * not for vCPUs.  The VM stops, and does not run until a reset has added all
- * slots.
+ * A slot whose binding changes is deleted and added again.  If KVM fails to
+ * take it back, for whatever reason, the slot is *lost*: its memory still
+ * exists, but not for vCPUs.  The VM stops, and does not run until a reset has
+ * added all slots.
  *
  * Each slot over a block that can have private memory has a GuestMemfdView in
  * that block, so that a conversion looks at the slots of its block only.
@@ -58,8 +58,8 @@
 
 /*
  * Flags that KVM refuses together with KVM_MEM_GUEST_MEMFD: see
- * kvm_set_memory_region() in Linux.  Until KVM logs bound slots or has read-only
- * ones.
+ * kvm_set_memory_region() in Linux.  Until KVM logs bound slots or has
+ * read-only ones.
  */
 #define KVM_GMEM_UNBINDABLE (KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY)
 
@@ -71,7 +71,7 @@
  */
 #define KVM_GMEM_LOG_PERIOD 1000
 
-/* The guest_memfd of a RAM block: the whole block, or its private half; or -1 */
+/* The guest_memfd of a RAM block: all of it, or its private half; or -1 */
 static int kvm_gmem_block_fd(const RAMBlock *rb)
 {
     return rb->flags & RAM_GUEST_MEMFD_MMAP ? rb->fd : rb->guest_memfd;
@@ -529,8 +529,8 @@ int kvm_gmem_slot_lose(KVMSlot *slot, int error)
     if (!kvm_gmem_slot_has_file(slot)) {
         return error;
     }
-    error_report("KVM does not take the guest's memory at 0x%" HWADDR_PRIx ", 0x%"
-                 HWADDR_PRIx " bytes: %s%s", slot->start_addr,
+    error_report("KVM does not take the guest's memory at 0x%" HWADDR_PRIx
+                 ", 0x%" HWADDR_PRIx " bytes: %s%s", slot->start_addr,
                  slot->memory_size, strerror(-error),
                  phase_check(PHASE_MACHINE_READY) ? "; the VM stops, and "
                  "'system_reset' tries again" : "");

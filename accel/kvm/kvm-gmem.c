@@ -66,11 +66,11 @@ int kvm_gmem_create_mmap(uint64_t size, Error **errp)
 }
 
 /*
- * In a VM whose accesses are no requests, each memory fault is stale: KVM looked
- * up whether the page is private, and that had changed when KVM was about to map
- * the page.  When the vCPU repeats the access and nothing has changed since, the
- * access succeeds.  A vCPU that has the same fault again without a change would
- * have it for ever.
+ * In a VM whose accesses are no requests, each memory fault is stale: KVM
+ * looked up whether the page is private, and that had changed when KVM was
+ * about to map the page.  When the vCPU repeats the access and nothing has
+ * changed since, the access succeeds.  A vCPU that has the same fault again
+ * without a change would have it for ever.
  */
 static bool kvm_gmem_fault_is_stale(hwaddr start, uint64_t flags)
 {

@@ -121,8 +121,8 @@ static int vfio_guest_memfd_check_plug(NotifierWithReturn *n, void *opaque,
     QLIST_FOREACH(device, &vfio_device_list, global_next) {
         if (device->bcontainer &&
             !vfio_ram_discard_check_mappings(device->bcontainer, pages, errp)) {
-            error_prepend(errp, "not all of this memory could be mapped for the "
-                          "assigned device %s, which takes a larger "
+            error_prepend(errp, "not all of this memory could be mapped for "
+                          "the assigned device %s, which takes a larger "
                           "dma_entry_limit of the kernel module "
                           "vfio_iommu_type1, or iommufd: ", device->name);
             return -ENOSPC;

@@ -1,9 +1,9 @@
 /*
  * Free memory that a guest reports or hints to virtio-balloon
  *
- * The buffers of the two queues are the free pages themselves.  The device needs
- * only their addresses, so that the guest can name private pages as well: the
- * queues are marked by virtio_queue_set_in_addr_only().  Buffers are mapped
+ * The buffers of the two queues are the free pages themselves.  The device
+ * needs only their addresses, so that the guest can name private pages as well:
+ * the queues are marked by virtio_queue_set_in_addr_only().  Buffers are mapped
  * only if the device is behind a vIOMMU.
  *
  * Copyright (c) 2026 The qemu-gmem developers

@@ -35,8 +35,8 @@ OBJECT_DECLARE_SIMPLE_TYPE(GuestMemfdBlock, GUEST_MEMFD_BLOCK)
  * @init: can the block have private memory?  Called before anything is written
  *     to the block.  Sets an error that names the block and what to use instead
  * @free_size: in units of how many bytes does @map.drop free shared memory?
- * @balloon: free shared memory of pages that the guest has given away, unless it
- *     is reserved for this VM
+ * @balloon: free shared memory of pages that the guest has given away, unless
+ *     it is reserved for this VM
  * @drop_private: free private memory, whatever the state of its pages.  Returns
  *     0, or -errno
  */
@@ -66,8 +66,8 @@ typedef struct GuestMemfdStats {
 /**
  * GuestMemfdView: a range of guest addresses that shows a part of a block
  *
- * The accelerator has one for each of its memory slots over the block that vCPUs
- * can see.  They do not overlap in guest addresses.
+ * The accelerator has one for each of its memory slots over the block that
+ * vCPUs can see.  They do not overlap in guest addresses.
  *
  * @address: guest physical address
  * @offset: in the block, in bytes
@@ -200,9 +200,9 @@ GuestMemfdConversion *guest_memfd_query_conversion(GuestMemfdBlock *block);
  * @size: in bytes, not 0
  *
  * That is so while a request to share it has not ended: it may still fail, or
- * another request may need its pages.  Whoever must not find memory private later
- * on (a dirty log, a migration) has to ask this as well.  Called with the BQL
- * held.
+ * another request may need its pages.  Whoever must not find memory private
+ * later on (a dirty log, a migration) has to ask this as well.  Called with the
+ * BQL held.
  */
 bool guest_memfd_can_undo(GuestMemfdBlock *block, uint64_t offset,
                           uint64_t size);

@@ -4,8 +4,8 @@
  * A GuestMemfdMap owns that state.  Whoever has to follow a change (the
  * accelerator, users of shared memory like VFIO, the half whose contents are no
  * longer needed) is called through the map's operations, in a fixed order.  If
- * one of them fails, the map undoes the change.  This file knows neither KVM nor
- * memory regions, so a unit test can stand in for them.
+ * one of them fails, the map undoes the change.  This file knows neither KVM
+ * nor memory regions, so a unit test can stand in for them.
  *
  * Copyright (c) 2026 The qemu-gmem developers
  *
@@ -30,12 +30,12 @@ typedef struct GuestMemfdMap GuestMemfdMap;
  *     become shared.  The range may cover pages that are shared already.  If
  *     @acquire fails, or the change does, the map calls @drop for what stays
  *     private.  Can be NULL
- * @set_private: make the accelerator map private or shared memory.  If it fails,
- *     it sets @done to the number of bytes from @offset on that have changed, a
- *     multiple of the page size; the map changes those back.  -EAGAIN means that
- *     the rest can be tried again later
- * @drop: free the private or the shared memory in this range, whose contents are
- *     lost.  The range may cover pages that have nothing left to free
+ * @set_private: make the accelerator map private or shared memory.  If it
+ *     fails, it sets @done to the number of bytes from @offset on that have
+ *     changed, a multiple of the page size; the map changes those back.
+ *     -EAGAIN means that the rest can be tried again later
+ * @drop: free the private or the shared memory in this range, whose contents
+ *     are lost.  The range may cover pages that have nothing left to free
  */
 typedef struct GuestMemfdMapOps {
     void (*discard)(GuestMemfdMap *map, uint64_t offset, uint64_t size);
@@ -52,8 +52,9 @@ struct GuestMemfdMap {
     uint64_t nr_pages;
     uint32_t page_size;
     /*
-     * @drop frees shared memory in units of this many bytes, which can be larger
-     * than a page.  The owner of the map sets it after guest_memfd_map_init().
+     * @drop frees shared memory in units of this many bytes, which can be
+     * larger than a page.  The owner of the map sets it after
+     * guest_memfd_map_init().
      */
     uint64_t free_size;
     bool initially_private;
@@ -196,9 +197,9 @@ bool guest_memfd_pending_in_flight(const GuestMemfdPending *pending);
  *
  * Called with guest_memfd_lock() held.
  *
- * Returns: as guest_memfd_map_convert(), for what that was called with; but when
- *     a step fails, pieces before the one in flight stay converted, to be undone
- *     by guest_memfd_pending_undo()
+ * Returns: as guest_memfd_map_convert(), for what that was called with; but
+ *     when a step fails, pieces before the one in flight stay converted, to be
+ *     undone by guest_memfd_pending_undo()
  */
 int64_t guest_memfd_pending_continue(GuestMemfdPending *pending);
 

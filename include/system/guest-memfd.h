@@ -225,8 +225,8 @@ bool guest_memfd_access_is_request(void);
  * @private: how the vCPU wanted to access it
  *
  * Where the guest itself tells for each access (SEV-SNP, TDX), it wants the
- * memory to be converted.  In a software-protected VM it does not: there KVM has
- * looked the state up, and then the state changed, because another vCPU has
+ * memory to be converted.  In a software-protected VM it does not: there KVM
+ * has looked the state up, and then the state changed, because another vCPU has
  * converted the memory or because it was unplugged.  To convert it back would
  * undo that, so this function does nothing, and the vCPU repeats the access.
  *
@@ -237,9 +237,9 @@ int64_t guest_memfd_fault(hwaddr start, hwaddr size, bool private);
 /**
  * guest_memfd_blocks_migration: is there memory that cannot be migrated?
  *
- * If there is none, all memory slots can be logged from now on, and are if dirty
- * logging is on already.  The caller has to begin its migration before it lets go
- * of the BQL, as then no memory becomes private any more.
+ * If there is none, all memory slots can be logged from now on, and are if
+ * dirty logging is on already.  The caller has to begin its migration before it
+ * lets go of the BQL, as then no memory becomes private any more.
  *
  * Called with the BQL held.
  *
@@ -269,9 +269,9 @@ int guest_memfd_reset(void);
 /**
  * guest_memfd_reset_failed: must the VM not run until it is reset again?
  *
- * That is so if the last guest_memfd_reset() has failed, as the guest would find
- * memory in a state that it does not expect, and if KVM has failed to take back
- * a memory slot.  Called with the BQL held.
+ * That is so if the last guest_memfd_reset() has failed, as the guest would
+ * find memory in a state that it does not expect, and if KVM has failed to take
+ * back a memory slot.  Called with the BQL held.
  */
 bool guest_memfd_reset_failed(void);
 

@@ -83,8 +83,8 @@ int kvm_gmem_end_dirty_log(const struct GuestMemfdBlock *block,
  * kvm_gmem_begin_dirty_log: have all memslots logged that are to be logged
  *
  * Those that have no private memory any more begin to be logged.  A migration
- * needs that when it begins: the memory core does not ask again if dirty logging
- * is on for another reason.  Called with the BQL held.
+ * needs that when it begins: the memory core does not ask again if dirty
+ * logging is on for another reason.  Called with the BQL held.
  */
 void kvm_gmem_begin_dirty_log(void);
 

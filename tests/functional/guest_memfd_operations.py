@@ -28,7 +28,8 @@ BALLAST = (32 * MIB, 8 * MIB)
 MEMORY = 64
 
 HELD_AT = 4 * MIB       # bytes that a migration has sent when it is held
-RATE = 400 * 1024       # bytes in a second: the ballast alone takes 20 s
+RATE = 400 * 1024       # bytes in a second: until a migration to a file is on its way
+HOLD_RATE = 4096        # then: a page each 100 ms, so the rest takes minutes
 
 
 def extent(where):
@@ -165,6 +166,8 @@ class Migrate(Operation):
         self.guest.cmd('migrate', uri=self.uri)
         self.begun = True
         self.test.wait_for('the migration is on its way', self.on_its_way)
+        if self.file:
+            self.guest.cmd('migrate-set-parameters', **{'max-bandwidth': HOLD_RATE})
 
     def on_its_way(self):
         info = self.guest.cmd('query-migrate')
@@ -299,7 +302,7 @@ class Postcopy(Migrate):
 
     def prepare(self):
         super().prepare()
-        self.guest.cmd('migrate-set-parameters', **{'max-postcopy-bandwidth': RATE // 10})
+        self.guest.cmd('migrate-set-parameters', **{'max-postcopy-bandwidth': HOLD_RATE})
 
     def start(self):
         super().start()

@@ -190,7 +190,8 @@ static int64_t model_convert(GuestMemfdPiece *pieces, int n, bool private)
     return ret;
 }
 
-static int64_t model_convert_one(Model *m, uint64_t page, uint64_t n, bool private)
+static int64_t model_convert_one(Model *m, uint64_t page, uint64_t n,
+                                 bool private)
 {
     GuestMemfdPiece piece = { &m->map, page * PAGE, n * PAGE };
 
@@ -466,7 +467,7 @@ static void test_pending_finish(void)
     guest_memfd_map_destroy(&m.map);
 }
 
-/* When the first part cannot be freed there is a way back, later there is none */
+/* There is a way back if the first part cannot be freed, and none later. */
 static void test_pending_finish_fails(void)
 {
     int at;
@@ -538,10 +539,10 @@ static void check_in_flight(const Model *before, Model *m, bool private,
 }
 
 /*
- * The accelerator changes a part of a piece and asks to wait with the rest, once
- * or twice.  Meanwhile the lock is free, and readers get "private" for the whole
- * piece.  Then the change goes on and is finished or undone; or the accelerator
- * fails; or the block is unplugged.
+ * The accelerator changes a part of a piece and asks to wait with the rest,
+ * once or twice.  Meanwhile the lock is free, and readers get "private" for the
+ * whole piece.  Then the change goes on and is finished or undone; or the
+ * accelerator fails; or the block is unplugged.
  */
 enum { FLIGHT_FINISH, FLIGHT_UNDO, FLIGHT_FAIL, FLIGHT_FORGET, FLIGHT_WAYS };
 
@@ -567,7 +568,7 @@ static void in_flight(bool private, bool mixed, int way, int waits,
         pieces[i] = (GuestMemfdPiece) { &m.map, 16 * i * PAGE, 16 * PAGE };
     }
 
-    /* The second piece waits; the first has called the accelerator and users. */
+    /* The second piece waits; the first has made all its calls. */
     reset_steps(private ? 1 : 2, (1u << waits) - 1, EAGAIN);
     fail_done = done;
     guest_memfd_lock();

@@ -106,8 +106,8 @@ static const char *send_all(void)
     const uint64_t size = arg("size", 0);
     const char *why = send_range(arg("base", 0), size, arg("step", size));
 
-    for (unsigned i = 0; !why && arg("any", 0) && i < sizeof(any) / sizeof(*any);
-         i++) {
+    for (unsigned i = 0;
+         !why && arg("any", 0) && i < sizeof(any) / sizeof(*any); i++) {
         why = send_range(any[i].at, any[i].size, any[i].step);
         if (why) {
             say("# at %x\n", any[i].at);

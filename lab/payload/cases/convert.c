@@ -1,11 +1,11 @@
 /*
- * The payload's conversions by one processor: single requests, and contents over
- * conversions of several sizes.
+ * The payload's conversions by one processor: single requests, and contents
+ * over conversions of several sizes.
  *
  * In a software-protected VM no exception tells private from shared memory: a
- * page just shows its private or its shared contents. The host discards a page's
- * contents when its state changes, so that it then reads as zero; the cases rely
- * on that.
+ * page just shows its private or its shared contents. The host discards a
+ * page's contents when its state changes, so that it then reads as zero; the
+ * cases rely on that.
  */
 #include "payload.h"
 

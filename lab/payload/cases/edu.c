@@ -16,7 +16,7 @@ static void edu_write(uint64_t bar, uint64_t offset, uint64_t value)
     __atomic_store_n((uint64_t *)(bar + offset), value, __ATOMIC_RELEASE);
 }
 
-/* Address of the registers of the device with that number; 0 if it is not there */
+/* Address of the registers of the device with that number, or 0 */
 static uint64_t find_edu(uint64_t number)
 {
     for (uint32_t slot = 0; slot < 32; slot++) {
@@ -32,7 +32,8 @@ static uint64_t find_edu(uint64_t number)
     return 0;
 }
 
-static void start_dma(uint64_t bar, uint64_t from, uint64_t to, uint64_t command)
+static void start_dma(uint64_t bar, uint64_t from, uint64_t to,
+                      uint64_t command)
 {
     edu_write(bar, EDU_SOURCE, from);
     edu_write(bar, EDU_TARGET, to);
@@ -42,7 +43,8 @@ static void start_dma(uint64_t bar, uint64_t from, uint64_t to, uint64_t command
 
 static bool is_running(uint64_t bar)
 {
-    return __atomic_load_n((uint64_t *)(bar + EDU_COMMAND), __ATOMIC_ACQUIRE) & EDU_RUN;
+    return __atomic_load_n((uint64_t *)(bar + EDU_COMMAND), __ATOMIC_ACQUIRE) &
+           EDU_RUN;
 }
 
 static void finish_dma(uint64_t bar)
@@ -59,8 +61,8 @@ static void read_memory(uint64_t bar, uint64_t from)
 }
 
 /*
- * The device begins a tenth of a second after its start: convert meanwhile. On a
- * machine that has something else to do that can be too late; then try again.
+ * The device begins a tenth of a second after its start: convert meanwhile. On
+ * a machine that has something else to do that can be too late; then try again.
  */
 static const char *write_memory(uint64_t bar, uint64_t to, uint64_t during)
 {
@@ -94,8 +96,8 @@ static const char *check_same(uint64_t a, uint64_t b, bool same)
 
 /*
  * The device copies a page to another and back: the one that is in question,
- * and one that it can always get at. What it cannot write must be as it was, and
- * what it cannot read must not be found elsewhere.
+ * and one that it can always get at. What it cannot write must be as it was,
+ * and what it cannot read must not be found elsewhere.
  */
 static const char *run_edu(void)
 {

@@ -10,7 +10,7 @@ enum place {
     AREA,                       /* base= */
     AREA_END,
     HOLE,                       /* hole= */
-    HOLE_AFTER_AREA,            /* only where the hole begins at the area's end */
+    HOLE_AFTER_AREA,            /* only where the hole is at the area's end */
 };
 
 enum before {                   /* the area's state before the request */
@@ -43,12 +43,14 @@ static const struct request {
     { "RAM to private, the last page", AREA_END, -4 * KiB, 1, P, OK },
     { "RAM to private, as it is", AREA, 0, 4, P, OK, PRIVATE },
     { "RAM to private, as half of it is", AREA, 0, 16, P, OK, MIXED },
-    { "RAM to private, as half of it is, an odd part", AREA, 4 * KiB, 7, P, OK, MIXED },
+    { "RAM to private, as half of it is, an odd part",
+      AREA, 4 * KiB, 7, P, OK, MIXED },
     { "RAM to shared", AREA, 0, 4, 0, OK, PRIVATE },
     { "RAM to shared, the last page", AREA_END, -4 * KiB, 1, 0, OK, PRIVATE },
     { "RAM to shared, as it is", AREA, 0, 4, 0, OK },
     { "RAM to shared, as half of it is", AREA, 0, 16, 0, OK, MIXED },
-    { "RAM to shared, as half of it is, an odd part", AREA, 4 * KiB, 7, 0, OK, MIXED },
+    { "RAM to shared, as half of it is, an odd part",
+      AREA, 4 * KiB, 7, 0, OK, MIXED },
 
     { "2M pages, said of 4 KiB", AREA, 4 * KiB, 1, 1 | P, OK },
     { "2M pages, said of 4 KiB, to shared", AREA, 4 * KiB, 1, 1, OK, PRIVATE },
@@ -63,7 +65,8 @@ static const struct request {
     { "no pages, to shared", AREA, 0, 0, 0, EINVAL, PRIVATE },
     { "no pages, at 0", ZERO, 0, 0, P, EINVAL },
     { "an address not of a page", AREA, 1, 1, P, EINVAL },
-    { "an address not of a page, to shared", AREA, 2 * KiB, 1, 0, EINVAL, PRIVATE },
+    { "an address not of a page, to shared",
+      AREA, 2 * KiB, 1, 0, EINVAL, PRIVATE },
     { "an address not of a page, its last byte", AREA, 4095, 1, P, EINVAL },
     { "the last byte of all", ZERO, -1, 1, P, EINVAL },
     { "attribute bit 5", AREA, 0, 1, 0x20, EINVAL },
@@ -77,25 +80,32 @@ static const struct request {
     { "2^52 pages, to shared", AREA, 0, 1ULL << 52, 0, EINVAL, PRIVATE },
     { "2^52 + 1 pages: one page, if it overflows",
       AREA, 0, (1ULL << 52) + 1, P, EINVAL },
-    { "2^52 + 1 pages, to shared", AREA, 0, (1ULL << 52) + 1, 0, EINVAL, PRIVATE },
+    { "2^52 + 1 pages, to shared",
+      AREA, 0, (1ULL << 52) + 1, 0, EINVAL, PRIVATE },
     { "2^63 pages", AREA, 0, 1ULL << 63, P, EINVAL },
-    { "2^63 + 1 pages, to shared", AREA, 0, (1ULL << 63) + 1, 0, EINVAL, PRIVATE },
+    { "2^63 + 1 pages, to shared",
+      AREA, 0, (1ULL << 63) + 1, 0, EINVAL, PRIVATE },
     { "2^64 - 1 pages", AREA, 0, -1, P, EINVAL },
     { "2^64 - 1 pages, to shared", AREA, 0, -1, 0, EINVAL, PRIVATE },
     { "2^52 - 1 pages: beyond 2^64", AREA, 0, (1ULL << 52) - 1, P, EINVAL },
-    { "2^52 - 1 pages, to shared", AREA, 0, (1ULL << 52) - 1, 0, EINVAL, PRIVATE },
-    { "2^20 + 1 pages: one page in 32 bits", AREA, 0, (1 << 20) + 1, P, EINVAL },
-    { "2^32 + 1 pages: one page in 32 bits", AREA, 0, (1ULL << 32) + 1, P, EINVAL },
+    { "2^52 - 1 pages, to shared",
+      AREA, 0, (1ULL << 52) - 1, 0, EINVAL, PRIVATE },
+    { "2^20 + 1 pages: one page in 32 bits",
+      AREA, 0, (1 << 20) + 1, P, EINVAL },
+    { "2^32 + 1 pages: one page in 32 bits",
+      AREA, 0, (1ULL << 32) + 1, P, EINVAL },
     { "2^51 pages, to private", AREA, 0, 1ULL << 51, P, EINVAL },
     { "from the last page on, beyond 2^64", ZERO, -4 * KiB, 2, P, EINVAL },
-    { "from the last page on, beyond 2^64, to shared", ZERO, -4 * KiB, 2, 0, EINVAL },
+    { "from the last page on, beyond 2^64, to shared",
+      ZERO, -4 * KiB, 2, 0, EINVAL },
     { "from the last GiB into low memory", ZERO, -GiB, 1 << 19, P, EINVAL },
     { "the last page", ZERO, -4 * KiB, 1, P, EINVAL },
     { "the last page, to shared", ZERO, -4 * KiB, 1, 0, ANY },
     { "the first page beyond 52 bits", ZERO, 1ULL << 52, 1, P, EINVAL },
     { "the first page beyond 52 bits, to shared", ZERO, 1ULL << 52, 1, 0, ANY },
     { "the last page of 52 bits", ZERO, (1ULL << 52) - 4 * KiB, 1, P, EINVAL },
-    { "the last page of 52 bits, to shared", ZERO, (1ULL << 52) - 4 * KiB, 1, 0, ANY },
+    { "the last page of 52 bits, to shared",
+      ZERO, (1ULL << 52) - 4 * KiB, 1, 0, ANY },
     { "over the end of 52 bits", ZERO, (1ULL << 52) - 4 * KiB, 2, P, EINVAL },
     { "an address with its top bit set", ZERO, 1ULL << 63, 1, P, EINVAL },
     { "bit 63 and the area's address", AREA, 1ULL << 63, 1, P, EINVAL },
@@ -127,7 +137,8 @@ static const struct request {
     { "hypercall 2", AREA, 0, 1, P, ENOSYS, .number = 2 },
     { "hypercall 3", AREA, 0, 1, P, ENOSYS, .number = 3 },
     { "hypercall 13", AREA, 0, 1, P, ENOSYS, .number = 13 },
-    { "hypercall 2^32 + 12", AREA, 0, 1, P, ENOSYS, .number = (1ULL << 32) + 12 },
+    { "hypercall 2^32 + 12",
+      AREA, 0, 1, P, ENOSYS, .number = (1ULL << 32) + 12 },
     { "hypercall 2^64 - 1", AREA, 0, 1, P, ENOSYS, .number = -1 },
 };
 
@@ -150,7 +161,8 @@ static const char *prepare(const struct extent *area, enum before state,
         say("# status %d\n", status);
         return "the area cannot be converted";
     }
-    for (uint64_t *p = (uint64_t *)area->start; p < (uint64_t *)area->end; p++) {
+    for (uint64_t *p = (uint64_t *)area->start; p < (uint64_t *)area->end;
+         p++) {
         *p = pattern(p, seed);
     }
     return NULL;
@@ -163,7 +175,8 @@ static bool check(const struct extent *area, const struct request *r,
     uint64_t end = gpa + r->pages * PAGE_SIZE;
     bool private = r->attributes & P;
 
-    for (uint64_t *p = (uint64_t *)area->start; p < (uint64_t *)area->end; p++) {
+    for (uint64_t *p = (uint64_t *)area->start; p < (uint64_t *)area->end;
+         p++) {
         uintptr_t at = (uintptr_t)p;
         bool was = is_private(r->before, (at - area->start) / PAGE_SIZE);
         bool zero = done && at >= gpa && at < end && was != private;

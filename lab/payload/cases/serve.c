@@ -1,7 +1,7 @@
 /*
- * The payload as a server: a test has cases run one after another, over the first
- * serial port, and looks at the VM in between. Meanwhile the other processors may
- * convert memory.
+ * The payload as a server: a test has cases run one after another, over the
+ * first serial port, and looks at the VM in between. Meanwhile the other
+ * processors may convert memory.
  */
 #include "payload.h"
 
@@ -76,7 +76,8 @@ static void toggle_part(unsigned cpu, void *opaque)
         const char *why = turn(start, start + toggle.size, seed += 2);
 
         if (why) {
-            say("FAIL: toggle: %s; CPU %u, seed %u\n", why, (uint64_t)cpu, seed);
+            say("FAIL: toggle: %s; CPU %u, seed %u\n", why, (uint64_t)cpu,
+                seed);
             __atomic_store_n(&toggle.failed, true, __ATOMIC_RELAXED);
             break;
         }

@@ -1,5 +1,6 @@
 /*
- * The payload's case for its processors: they all count, with a lock and without.
+ * The payload's case for its processors: they all count, with a lock and
+ * without.
  */
 #include "payload.h"
 

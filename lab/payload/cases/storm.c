@@ -26,7 +26,7 @@ struct area {
 
 struct worker {
     uint64_t random, step;
-    uint64_t at;                /* where it converts, for others to disturb it */
+    uint64_t at;                /* where it converts, for others to disturb */
     uint64_t requests, refused, pages;
 } __attribute__((aligned(64)));
 
@@ -149,9 +149,9 @@ static bool check_some_pages(unsigned cpu)
 
 /*
  * Read, without a lock, what another processor may convert at this very moment.
- * KVM can then find a fault that was for the state before, and leaves it to QEMU
- * to go on; whoever took it for a wish to convert the page back would undo the
- * other's conversion. The value can be anything.
+ * KVM can then find a fault that was for the state before, and leaves it to
+ * QEMU to go on; whoever took it for a wish to convert the page back would undo
+ * the other's conversion. The value can be anything.
  */
 static void disturb(struct worker *w)
 {
@@ -190,7 +190,7 @@ static struct extent span_around(struct extent at)
     return at;
 }
 
-/* Mostly small; may begin in an area and end in the other one or in the hole. */
+/* Mostly small; may begin in an area and end in the other or in the hole. */
 static struct extent choose(struct worker *w)
 {
     uint64_t r = random_number(&w->random);
@@ -451,7 +451,8 @@ static const char *storm_run(void)
     storm.seed = arg("seed", timestamp() & 0xffffffff);
     storm.shadows = arg("shadows", 0);
     storm.steps = (count + storm.n_cpus - 1) / storm.n_cpus;
-    say("# storm: seed %u, %u processors\n", storm.seed, (uint64_t)storm.n_cpus);
+    say("# storm: seed %u, %u processors\n", storm.seed,
+        (uint64_t)storm.n_cpus);
     for (unsigned i = 0; i < MAX_CPUS; i++) {
         storm.workers[i] = (struct worker) {
             .random = storm.seed + i * 0xd1342543de82ef95,

@@ -253,8 +253,8 @@ static const char *request_with_private(const struct try *t)
 }
 
 /*
- * Pages become private when the device has got the request, which the test holds
- * until it is told to release it.
+ * Pages become private when the device has got the request, which the test
+ * holds until it is told to release it.
  */
 static const char *request_in_flight(const struct try *t)
 {
@@ -378,11 +378,13 @@ static const char *run_virtio(void)
     trial.stale = 0;
     why = try_all(flight);
     virtio_reset(&trial.device);
-    say("virtio: %u trials, %u answered, %u broken, %u silent, %u stale words\n",
-        trial.trials, trial.answered, trial.broken, trial.silent, trial.stale);
+    say("virtio: %u trials, %u answered, %u broken, %u silent, %u stale words"
+        "\n", trial.trials, trial.answered, trial.broken, trial.silent,
+        trial.stale);
     return why ?: clear();
 }
 
 CASE(run_virtio, "virtio",
      "base=,size=64K[,disk=0][,flight=1][,zero=1][,seed=]: each part of a "
-     "request in private memory, at first or while the disk, which the test holds, has it");
+     "request in private memory, at first or while the disk has it; the test "
+     "holds the disk then");

@@ -1,6 +1,6 @@
 /*
- * What the payload does with memory: patterns, whole ranges, and the memory that
- * cases take notes in.
+ * What the payload does with memory: patterns, whole ranges, and the memory
+ * that cases take notes in.
  */
 #include "payload.h"
 

@@ -97,8 +97,8 @@ const char *check_filled(uint64_t start, uint64_t end, uint64_t seed);
 const char *check_zero(uint64_t start, uint64_t end);
 
 /*
- * Memory behind the payload, zeroed, until scratch_end(). NULL if there is not as
- * much below the limit.
+ * Memory behind the payload, zeroed, until scratch_end(). NULL if there is not
+ * as much below the limit.
  */
 void *scratch(size_t size, uint64_t limit);
 void scratch_end(void);

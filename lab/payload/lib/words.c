@@ -108,7 +108,8 @@ const char *check_range(uint64_t base, uint64_t size,
     if (!size || base % 8 || size % 8 || base + size < base) {
         return "base= and size= must name a range of whole 64-bit words";
     }
-    if (base < (uintptr_t)payload_end && base + size > (uintptr_t)payload_start) {
+    if (base < (uintptr_t)payload_end &&
+        base + size > (uintptr_t)payload_start) {
         return "the range holds the payload itself";
     }
     if (base + size > (uint64_t)MAPPED_GIB << 30) {

@@ -1,11 +1,11 @@
 /*
- * Cases of the payload that make use of a PC: its reset, keyboard, I/O ports and
- * shadow RAM.
+ * Cases of the payload that make use of a PC: its reset, keyboard, I/O ports
+ * and shadow RAM.
  */
 #include "payload.h"
 #include "x86.h"
 
-/* Boots count= more times; a byte of CMOS RAM, which no reset clears, counts. */
+/* Boots count= more times; a byte of CMOS RAM, which resets leave, counts. */
 static const char *run_reset(void)
 {
     const uint8_t at = 0x6f;

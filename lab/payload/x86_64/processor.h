@@ -14,8 +14,8 @@
 void set_up_traps(void);
 
 /*
- * Other processors, in this order: get ready to have them; reset all; start all,
- * each of which calls set_up_cpu(); wake all that sleep.
+ * Other processors, in this order: get ready to have them; reset all; start
+ * all, each of which calls set_up_cpu(); wake all that sleep.
  */
 void prepare_other_cpus(void);
 void reset_other_cpus(void);
@@ -165,8 +165,8 @@ static inline char serial_byte(void)
 }
 
 /*
- * The isa-debug-exit device at 0xf4, if there is one: QEMU exits with 1 when all
- * passed, else with 3. Without it, the processor halts.
+ * The isa-debug-exit device at 0xf4, if there is one: QEMU exits with 1 when
+ * all passed, else with 3. Without it, the processor halts.
  */
 static inline _Noreturn void end_machine(bool failed)
 {

@@ -37,7 +37,7 @@ static const char *run_self(void)
     for (size_t i = 0; i < sizeof(rest); i++) {
         code[3 + i] = rest[i];
     }
-    /* cmc; after an odd number of zeros, with the last, "add %dh, %ch"; dh is 0 */
+    /* cmc; after an odd number of zeros, "add %dh, %ch" as well; dh is 0 */
     next[0] = 0xf5;
     next[1] = 0xc3;                     /* ret */
     say("# the page at %x, which runs, becomes private\n", start);

@@ -1,9 +1,10 @@
 /*
  * The payload: suspend to RAM, and wake up.
  *
- * A processor that wakes up starts in firmware, which jumps to the waking vector
- * in real mode. QEMU loads what -kernel names anew then, so that the payload
- * begins at its start once more: with a command line of what is left to do.
+ * A processor that wakes up starts in firmware, which jumps to the waking
+ * vector in real mode. QEMU loads what -kernel names anew then, so that the
+ * payload begins at its start once more: with a command line of what is left to
+ * do.
  */
 #include "payload.h"
 #include "x86.h"

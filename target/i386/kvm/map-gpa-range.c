@@ -35,8 +35,8 @@
 #define MAP_GPA_RANGE_PREFAULT (2 * MiB)
 
 /*
- * Opportunistically pre-fault memory in.  Failures are ignored: KVM's page fault
- * path finds them again when the guest first accesses the page.
+ * Opportunistically pre-fault memory in.  Failures are ignored: KVM's page
+ * fault path finds them again when the guest first accesses the page.
  */
 static void map_gpa_range_prefault(CPUState *cpu, hwaddr gpa, uint64_t size)
 {

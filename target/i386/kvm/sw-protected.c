@@ -87,7 +87,8 @@ static int sw_protected_kvm_init(ConfidentialGuestSupport *cgs, Error **errp)
     if (!object_dynamic_cast(machine, TYPE_X86_MACHINE)) {
         error_setg(errp, "'-machine %s' does not work with "
                    TYPE_SW_PROTECTED_GUEST, MACHINE_GET_CLASS(machine)->name);
-        error_append_hint(errp, "Use one of the pc, q35 or microvm machines.\n");
+        error_append_hint(errp,
+                          "Use one of the pc, q35 or microvm machines.\n");
         return -EINVAL;
     }
     x86ms = X86_MACHINE(machine);
