@@ -90,8 +90,9 @@ class Console:
         self.pending = self.pending[end:]
 
     def expect(self, pattern):
-        """Reads on until the pattern has come; returns its match."""
-        pattern = re.compile(pattern.encode(), re.MULTILINE)
+        """Reads on until the pattern has come; returns its match. A pattern's $ is
+        the end of a line, and not of what has been read of it."""
+        pattern = re.compile(re.sub(r'\$$', r'(?=\n)', pattern).encode(), re.MULTILINE)
         deadline = time.monotonic() + HANG
         while True:
             match = pattern.search(self.pending)
