@@ -21,6 +21,9 @@ install: ## install QEMU under PREFIX (default /usr/local); DESTDIR is heeded
 patches: ## write the commits of build/src/qemu back to patches/qemu
 	@scripts/patches
 
+linux: ## make build/src/linux-7.3, the kernel with the patches of companion/linux
+	@scripts/prepare linux-7.3
+
 style: ## QEMU's checkpatch over our files and patches
 	@scripts/deps --check
 	@scripts/style
