@@ -4,7 +4,7 @@
 PREFIX ?= /usr/local
 export PREFIX
 
-.PHONY: all deps install patches style lab run check check-unit check-qtest \
+.PHONY: all deps install patches linux style lab run check check-unit check-qtest \
         check-functional check-upstream check-queue check-long check-sanitize bench clean help
 
 all: ## build QEMU (the default): build/qemu/qemu-system-x86_64 and its tools
