@@ -94,6 +94,19 @@ static void __attribute__((constructor)) request_init_cond(void)
     qemu_cond_init(&request_cond);
 }
 
+/* Those that have not ended: the one that runs, then the interrupted ones */
+static GuestMemfdRequest *request_next(const GuestMemfdRequest *r)
+{
+    if (!r && request_running) {
+        return request_running;
+    }
+    return !r || r == request_running ? QLIST_FIRST(&requests_interrupted)
+                                      : QLIST_NEXT(r, entry);
+}
+
+#define REQUEST_FOREACH(r) \
+    for (r = request_next(NULL); r; r = request_next(r))
+
 /* Can a whole range be converted?  Returns 0, or -EINVAL. */
 static int request_check_range(hwaddr start, hwaddr end, bool to_private)
 {
@@ -261,10 +274,7 @@ static GuestMemfdRequest *request_overlapping(const GuestMemfdPart *part)
 {
     GuestMemfdRequest *r;
 
-    if (request_running && request_overlaps(request_running, part)) {
-        return request_running;
-    }
-    QLIST_FOREACH(r, &requests_interrupted, entry) {
+    REQUEST_FOREACH(r) {
         if (request_overlaps(r, part)) {
             return r;
         }
@@ -514,14 +524,6 @@ int64_t guest_memfd_fault(hwaddr start, hwaddr size, bool private)
     return guest_memfd_convert(start, size, private, NULL);
 }
 
-/* Can an undo make pages of this piece private again? */
-static bool request_can_undo(const GuestMemfdRequest *r,
-                             const GuestMemfdPiece *piece)
-{
-    return r && !r->to_private &&
-           guest_memfd_pending_overlaps(r->pending, piece, 1);
-}
-
 bool guest_memfd_can_undo(GuestMemfdBlock *block, uint64_t offset,
                           uint64_t size)
 {
@@ -532,11 +534,9 @@ bool guest_memfd_can_undo(GuestMemfdBlock *block, uint64_t offset,
     };
     const GuestMemfdRequest *r;
 
-    if (request_can_undo(request_running, &piece)) {
-        return true;
-    }
-    QLIST_FOREACH(r, &requests_interrupted, entry) {
-        if (request_can_undo(r, &piece)) {
+    REQUEST_FOREACH(r) {
+        if (!r->to_private &&
+            guest_memfd_pending_overlaps(r->pending, &piece, 1)) {
             return true;
         }
     }
@@ -550,21 +550,15 @@ static void request_add_size(GuestMemfdMap *map, uint64_t pages, void *opaque)
     *size += pages * map->page_size;
 }
 
-static void request_add_undo_size(const GuestMemfdRequest *r, uint64_t *size)
-{
-    if (r && !r->to_private) {
-        guest_memfd_pending_count(r->pending, request_add_size, size);
-    }
-}
-
 uint64_t guest_memfd_undo_size(void)
 {
     const GuestMemfdRequest *r;
     uint64_t size = 0;
 
-    request_add_undo_size(request_running, &size);
-    QLIST_FOREACH(r, &requests_interrupted, entry) {
-        request_add_undo_size(r, &size);
+    REQUEST_FOREACH(r) {
+        if (!r->to_private) {
+            guest_memfd_pending_count(r->pending, request_add_size, &size);
+        }
     }
     return size;
 }
@@ -591,10 +585,7 @@ void guest_memfd_forget_block(GuestMemfdBlock *block)
 {
     GuestMemfdRequest *r;
 
-    if (request_running) {
-        guest_memfd_pending_forget(request_running->pending, &block->map);
-    }
-    QLIST_FOREACH(r, &requests_interrupted, entry) {
+    REQUEST_FOREACH(r) {
         guest_memfd_pending_forget(r->pending, &block->map);
     }
 }
