@@ -5,9 +5,10 @@
  *
  * In a plain VM the block is a guest_memfd, created by accel/kvm/kvm-gmem.c and
  * mapped shared, so that QEMU, its devices and vhost-user processes reach the
- * same pages that KVM maps into the guest through the file.  In a VM with
- * private memory it is split: a memfd for shared pages and a guest_memfd,
- * which QEMU cannot map, for private ones (system/guest-memfd.h).
+ * same pages that KVM maps into the guest through the file.  So it is in a VM
+ * that converts private memory in place.  Otherwise private memory is split: a
+ * memfd for shared pages and a guest_memfd, which QEMU cannot map, for private
+ * ones (system/guest-memfd.h).
  *
  * The object adds 'hugetlb' and 'hugetlbsize', for the shared half.  Properties
  * that cannot work are refused when the object is created.
@@ -141,18 +142,12 @@ static bool guest_memfd_backend_alloc_split(HostMemoryBackend *backend,
                          (backend->reserve ? 0 : RAM_NORESERVE);
     int fd;
 
-    if (!guest_memfd_machine_has_private(current_machine)) {
-        error_setg(errp, TYPE_MEMORY_BACKEND_GUEST_MEMFD " has nothing to keep "
-                   "in a guest_memfd with '-machine "
-                   "confidential-guest-support' of type %s",
-                   object_get_typename(OBJECT(current_machine->cgs)));
-        error_append_hint(errp, "Use memory-backend-memfd.\n");
-        return false;
-    }
     if (!bitmap_empty(backend->host_nodes, MAX_NODES)) {
         error_setg(errp, "properties 'policy' and 'host-nodes' have no effect "
-                   "on private memory, which KVM allocates by no policy");
-        error_append_hint(errp, "Leave them out.\n");
+                   "on private memory, which KVM allocates by no policy unless "
+                   "it converts memory in place");
+        error_append_hint(errp, "Leave them out, or load kvm with "
+                          "gmem_in_place_conversion=1.\n");
         return false;
     }
     fd = qemu_memfd_create(TYPE_MEMORY_BACKEND_GUEST_MEMFD, backend->size,
@@ -187,6 +182,7 @@ static bool guest_memfd_backend_alloc_mapped(HostMemoryBackend *backend,
     ERRP_GUARD();
     g_autofree char *name = host_memory_backend_get_name(backend);
     uint32_t ram_flags = RAM_SHARED | RAM_GUEST_MEMFD_MMAP |
+                         (guest_memfd_in_place() ? RAM_GUEST_MEMFD : 0) |
                          (backend->reserve ? 0 : RAM_NORESERVE);
     int fd;
 
@@ -248,7 +244,16 @@ static bool guest_memfd_backend_alloc(HostMemoryBackend *backend, Error **errp)
     if (!guest_memfd_backend_check_size(backend, errp)) {
         return false;
     }
-    return current_machine->cgs
+    if (current_machine->cgs &&
+        !guest_memfd_machine_has_private(current_machine)) {
+        error_setg(errp, TYPE_MEMORY_BACKEND_GUEST_MEMFD " has nothing to keep "
+                   "in a guest_memfd with '-machine "
+                   "confidential-guest-support' of type %s",
+                   object_get_typename(OBJECT(current_machine->cgs)));
+        error_append_hint(errp, "Use memory-backend-memfd.\n");
+        return false;
+    }
+    return current_machine->cgs && !guest_memfd_in_place()
            ? guest_memfd_backend_alloc_split(backend, errp)
            : guest_memfd_backend_alloc_mapped(backend, errp);
 }

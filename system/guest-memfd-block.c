@@ -20,6 +20,7 @@
 #include "hw/boards.h"
 #include "system/confidential-guest-support.h"
 #include "system/guest-memfd-block.h"
+#include "system/kvm.h"
 #include "system/kvm-gmem.h"
 #include "trace.h"
 
@@ -106,6 +107,11 @@ static int block_drop_private(RAMBlock *rb, uint64_t offset, uint64_t size)
 #endif
 }
 
+static void block_forget(RAMBlock *rb)
+{
+    block_drop_private(rb, 0, guest_memfd_map_size(&guest_memfd_of(rb)->map));
+}
+
 static int block_drop(GuestMemfdMap *map, uint64_t offset, uint64_t size,
                       bool private)
 {
@@ -129,7 +135,31 @@ static const GuestMemfdBlockOps block_ops_split = {
     .init = guest_memfd_shared_init,
     .free_size = guest_memfd_shared_free_size,
     .balloon = guest_memfd_shared_balloon,
+    .forget = block_forget,
     .drop_private = block_drop_private,
+};
+
+static int block_set_private_in_place(GuestMemfdMap *map, uint64_t offset,
+                                      uint64_t size, bool private,
+                                      uint64_t *done)
+{
+    return guest_memfd_in_place_set_private(block_of(map), offset, size,
+                                            private, done);
+}
+
+/* Pages stay where they are: nothing is allocated or freed. */
+static const GuestMemfdBlockOps block_ops_in_place = {
+    .mode = GUEST_MEMFD_MODE_IN_PLACE,
+    .file_has_attributes = true,
+    .map = {
+        .discard = block_discard,
+        .populate = block_populate,
+        .set_private = block_set_private_in_place,
+    },
+    .init = guest_memfd_in_place_init,
+    .free_size = guest_memfd_in_place_free_size,
+    .balloon = guest_memfd_in_place_balloon,
+    .drop_private = guest_memfd_in_place_drop,
 };
 
 /*
@@ -274,10 +304,20 @@ bool guest_memfd_machine_has_private(const MachineState *machine)
                             machine->cgs->require_guest_memfd);
 }
 
+bool guest_memfd_create_half(RAMBlock *rb, Error **errp)
+{
+    if (guest_memfd_in_place()) {
+        return true;
+    }
+    rb->guest_memfd = kvm_create_guest_memfd(rb->max_length, 0, errp);
+    return rb->guest_memfd >= 0;
+}
+
 GuestMemfdBlock *guest_memfd_block_create(RAMBlock *rb, Error **errp)
 {
     const ConfidentialGuestSupport *cgs = current_machine->cgs;
-    const GuestMemfdBlockOps *ops = &block_ops_split;
+    const GuestMemfdBlockOps *ops = cgs->in_place ? &block_ops_in_place
+                                                  : &block_ops_split;
     GuestMemfdBlock *block;
 
     if (!ops->init(rb, errp)) {
@@ -297,15 +337,21 @@ GuestMemfdBlock *guest_memfd_block_create(RAMBlock *rb, Error **errp)
                          ROUND_UP(rb->max_length, qemu_real_host_page_size()),
                          qemu_real_host_page_size(), !cgs->initially_shared);
     block->map.free_size = ops->free_size(rb);
-    block->guards_access = !cgs->loaded_through_shared_half;
+    block->guards_access = cgs->in_place || !cgs->loaded_through_shared_half;
     if (block->guards_access) {
         qatomic_set(&block_any_guards_access, true);
+    }
+    if (rb->flags & RAM_GUEST_MEMFD_MMAP) {
+        guest_memfd_sigbus_add(block);
     }
     return block;
 }
 
 void guest_memfd_block_destroy(GuestMemfdBlock *block)
 {
+    if (block->rb->flags & RAM_GUEST_MEMFD_MMAP) {
+        guest_memfd_sigbus_remove(block);
+    }
     /* The memory region, whose RamDiscardManager it was, is gone already. */
     object_unref(OBJECT(block));
 }
@@ -327,6 +373,20 @@ bool guest_memfd_block_check_bound(const GuestMemfdBlock *block, hwaddr start,
         }
     }
     return !size;
+}
+
+bool guest_memfd_block_address(const GuestMemfdBlock *block, uint64_t offset,
+                               hwaddr *address)
+{
+    const GuestMemfdView *view;
+
+    QTAILQ_FOREACH(view, &block->views, next) {
+        if (offset >= view->offset && offset - view->offset < view->size) {
+            *address = view->address + offset - view->offset;
+            return true;
+        }
+    }
+    return false;
 }
 
 void guest_memfd_block_count(GuestMemfdBlock *block, bool to_private,

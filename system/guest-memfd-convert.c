@@ -20,6 +20,10 @@
  * other request changes the same pages: it waits for a request that is running,
  * and undoes an interrupted one.
  *
+ * Where memory is converted in place, a page cannot become private while
+ * somebody holds a reference to it.  The request then waits for that, for a
+ * bounded time and without the BQL, as if it had another part.
+ *
  * Parts are converted with the BQL held, like all other changes of the memory
  * map: no listener comes or goes, no memory is unplugged and no memory slot is
  * registered anew in the middle of a part.
@@ -64,6 +68,15 @@
  */
 #define GUEST_MEMFD_GIVE_WAY_AFTER (1 * MiB)
 
+/*
+ * How long a request sleeps before it tries again to make a page private that
+ * something uses, in us, and how often it does so in all.  The time, a second,
+ * is that of a slow disk's request, and short beside what a guest's kernel
+ * takes for a CPU that hangs (20 s in Linux).  Can be changed at any time.
+ */
+#define GUEST_MEMFD_BUSY_US 1000
+#define GUEST_MEMFD_BUSY_TRIES 1000
+
 /* How long to wait before looking whether a vCPU has to stop, in ms */
 #define GUEST_MEMFD_WAIT_MS 10
 
@@ -73,7 +86,12 @@ typedef struct GuestMemfdRequest {
     bool to_private;
 
     hwaddr next;                /* everything before it has been changed */
+    hwaddr part_end;            /* of the part that is in flight */
     int error;                  /* a part has failed: undo the others */
+    unsigned busy_tries;
+    bool busy;                  /* sleep before the next step */
+    bool has_busy_address;
+    hwaddr busy_address;        /* of a page that stayed in use */
     bool finishing;             /* there is no way back */
     bool give_way;              /* the BQL may be released */
     int64_t pages;
@@ -88,6 +106,10 @@ static QLIST_HEAD(, GuestMemfdRequest) requests_interrupted =
     QLIST_HEAD_INITIALIZER(requests_interrupted);
 static GuestMemfdRequest *request_running;
 static QemuCond request_cond;
+
+/* Of the request that has ended last; with the BQL */
+static bool request_last_has_busy_address;
+static hwaddr request_last_busy_address;
 
 static void __attribute__((constructor)) request_init_cond(void)
 {
@@ -171,32 +193,81 @@ static bool request_cpu_must_stop(const CPUState *cpu)
     return cpu && qatomic_read(&cpu->exit_request);
 }
 
-static void request_give_way(void)
+/* Give way to those who wait for the BQL. */
+static void request_give_way(unsigned us)
 {
-    /* Give way to those who wait for the BQL. */
     bql_unlock();
-    g_usleep(GUEST_MEMFD_GIVE_WAY_US);
+    g_usleep(us);
     bql_lock();
 }
 
-/* Change the next part.  Returns 0, or -errno. */
+/*
+ * A page cannot become private because something uses it.  Returns 0 to try
+ * again, or -EAGAIN.
+ */
+static int request_wait_for_page(GuestMemfdRequest *r)
+{
+    r->busy = r->give_way && r->busy_tries++ < GUEST_MEMFD_BUSY_TRIES;
+    return r->busy ? 0 : -EAGAIN;
+}
+
+/* Note which page the change in flight waits for. */
+static void request_set_busy_address(GuestMemfdRequest *r)
+{
+    uint64_t offset;
+    GuestMemfdMap *map = guest_memfd_pending_busy(r->pending, &offset);
+
+    r->has_busy_address = guest_memfd_block_address(
+        container_of(map, GuestMemfdBlock, map), offset, &r->busy_address);
+}
+
+/* Change the next part, or go on with the last.  Returns 0, or -errno. */
 static int request_change(GuestMemfdRequest *r)
 {
     int64_t ret;
     GuestMemfdPart part;
 
-    ret = guest_memfd_part_find(&part, r->next, r->end, r->to_private,
-                                GUEST_MEMFD_PART_SIZE);
-    if (!ret) {
-        ret = guest_memfd_part_convert(&part, r->to_private, r->pending);
+    if (guest_memfd_pending_in_flight(r->pending)) {
+        guest_memfd_lock();
+        ret = guest_memfd_pending_continue(r->pending);
+        guest_memfd_unlock();
+    } else {
+        ret = guest_memfd_part_find(&part, r->next, r->end, r->to_private,
+                                    GUEST_MEMFD_PART_SIZE);
+        if (!ret) {
+            r->part_end = part.end;
+            ret = guest_memfd_part_convert(&part, r->to_private, r->pending);
+        }
+        request_take_regions(r, &part);
     }
-    request_take_regions(r, &part);
+    if (ret == -EAGAIN && guest_memfd_pending_in_flight(r->pending)) {
+        ret = request_wait_for_page(r);
+        if (ret) {
+            request_set_busy_address(r);
+        }
+        return ret;
+    }
     if (ret < 0) {
         return ret;
     }
-    r->next = part.end;
+    r->next = r->part_end;
     r->pages += ret;
     return 0;
+}
+
+/* Nobody works on the request: whoever looks at memory must find all states. */
+static void request_end_flight(GuestMemfdRequest *r)
+{
+    int ret = 0;
+
+    guest_memfd_lock();
+    if (guest_memfd_pending_in_flight(r->pending)) {
+        ret = guest_memfd_pending_undo(r->pending);
+    }
+    guest_memfd_unlock();
+    if (ret < 0) {
+        r->error = ret;
+    }
 }
 
 /* Do what takes a moment.  Returns 1 if there is more, 0 at the end. */
@@ -204,6 +275,7 @@ static int request_step(GuestMemfdRequest *r)
 {
     int ret;
 
+    r->busy = false;
     if (!r->error && r->next < r->end) {
         r->error = request_change(r);
         return 1;
@@ -219,6 +291,9 @@ static int request_step(GuestMemfdRequest *r)
         r->finishing = true;
     }
     guest_memfd_unlock();
+    if (ret == -EAGAIN && !request_wait_for_page(r)) {
+        return 1;
+    }
     if (ret < 0) {
         r->finishing = false;
         r->error = r->error ? -ENOTRECOVERABLE : ret;
@@ -354,6 +429,7 @@ static int64_t request_run(GuestMemfdRequest *r, CPUState *cpu)
     do {
         more = request_step(r);
         if (more && request_cpu_must_stop(cpu)) {
+            request_end_flight(r);
             r->ns += get_clock() - begin;
             QLIST_INSERT_HEAD(&requests_interrupted, r, entry);
             trace_guest_memfd_interrupted(r->start, r->end - r->start,
@@ -362,12 +438,15 @@ static int64_t request_run(GuestMemfdRequest *r, CPUState *cpu)
             goto out;
         }
         if (more && r->give_way) {
-            request_give_way();
+            request_give_way(r->busy ? GUEST_MEMFD_BUSY_US
+                                     : GUEST_MEMFD_GIVE_WAY_US);
         }
     } while (more);
     r->ns += get_clock() - begin;
     request_count(r);
     ret = r->error ?: r->pages;
+    request_last_has_busy_address = r->has_busy_address;
+    request_last_busy_address = r->busy_address;
     request_free(r);
 out:
     request_running = NULL;
@@ -453,6 +532,11 @@ static int64_t request_convert(hwaddr start, hwaddr end, bool to_private,
         return request_convert_long(start, end, to_private, give_way, cpu);
     }
     ret = ret ?: guest_memfd_part_convert(&part, to_private, NULL);
+    if (ret == -EAGAIN && give_way) {
+        /* Something uses a page: wait for it. */
+        guest_memfd_part_unref(&part);
+        return request_convert_long(start, end, to_private, give_way, cpu);
+    }
     if (ret != -EINTR) {
         guest_memfd_lock();
         for (i = 0; ret > 0 && i < part.n; i++) {
@@ -478,20 +562,31 @@ static int64_t request_run_judged(hwaddr start, uint64_t size, bool to_private,
     int64_t ret = -EINVAL;
     BQL_LOCK_GUARD();
 
+    request_last_has_busy_address = false;
     if (valid && size && QEMU_IS_ALIGNED(start | size, page_size) &&
         start + size > start) {
         ret = request_convert(start, start + size, to_private, give_way, cpu);
     }
     if (give_way && ret >= (int64_t)(GUEST_MEMFD_GIVE_WAY_AFTER / page_size)) {
-        request_give_way();
+        request_give_way(GUEST_MEMFD_GIVE_WAY_US);
     }
     if (ret == -EINTR) {
         return ret;
     }
     trace_guest_memfd_convert(start, size, to_private, ret);
     if (ret < 0) {
-        qapi_event_send_guest_memfd_conversion_failed(start, size, to_private,
-                                                      -ret, strerror(-ret));
+        bool busy = ret == -EAGAIN && request_last_has_busy_address;
+
+        if (busy) {
+            warn_report_once("The guest's memory at 0x%" HWADDR_PRIx " cannot "
+                             "become private while something uses it: an I/O "
+                             "request of a device that does not end, a "
+                             "vhost-user backend, or another process that has "
+                             "the memory", request_last_busy_address);
+        }
+        qapi_event_send_guest_memfd_conversion_failed(
+            start, size, to_private, -ret, strerror(-ret), busy,
+            busy ? request_last_busy_address : 0);
     }
     return ret;
 }

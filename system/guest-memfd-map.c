@@ -432,6 +432,9 @@ static int map_change_finish(const MapChange *c, bool to_private)
     const uint64_t end = c->last * map->page_size;
     uint64_t offset = c->first * map->page_size, size;
 
+    if (!map->ops->drop) {
+        return 0;
+    }
     while ((size = guest_memfd_map_next_run(map, &offset, end, to_private))) {
         int ret = map->ops->drop(map, offset, size, !to_private);
 
@@ -447,6 +450,9 @@ static int map_change_finish(const MapChange *c, bool to_private)
  * Undo map_change_begin(): the pages get back their state and, as nothing was
  * freed, their contents.  What vCPUs have written into them meanwhile is freed;
  * where that fails, it costs memory until the next conversion, and no more.
+ *
+ * Returns 0; -EAGAIN if something uses shared memory that has to become private
+ * again, so that this has to be called once more; or -ENOTRECOVERABLE.
  */
 static int map_change_undo(const MapChange *c, bool to_private)
 {
@@ -463,10 +469,12 @@ static int map_change_undo(const MapChange *c, bool to_private)
         ret = map_change_begin(&back, !to_private);
         if (!ret) {
             map_change_finish(&back, !to_private);
+        } else if (back.in_flight) {
+            ret = map_change_cancel(&back, !to_private) ?: ret;
         }
         map_change_destroy(&back);
         if (ret) {
-            return -ENOTRECOVERABLE;
+            return ret == -EAGAIN ? ret : -ENOTRECOVERABLE;
         }
     }
     return 0;
@@ -660,10 +668,22 @@ static int64_t map_convert_pending(const GuestMemfdPiece *pieces, int n,
 
 undo:
     while (pending->changes->len > before) {
-        ret = map_change_undo(map_pending_last(pending), to_private) ?: ret;
+        /* Nobody could use the memory meanwhile, so -EAGAIN is a failure. */
+        if (map_change_undo(map_pending_last(pending), to_private)) {
+            ret = -ENOTRECOVERABLE;
+        }
         map_pending_remove_last(pending);
     }
     return ret;
+}
+
+GuestMemfdMap *guest_memfd_pending_busy(const GuestMemfdPending *pending,
+                                        uint64_t *offset)
+{
+    const MapChange *c = map_pending_last(pending);
+
+    *offset = (c->first + c->applied) * c->map->page_size;
+    return c->map;
 }
 
 int64_t guest_memfd_pending_continue(GuestMemfdPending *pending)
@@ -764,7 +784,7 @@ int64_t guest_memfd_map_convert(GuestMemfdPiece *pieces, int n,
         while ((undone = guest_memfd_pending_undo(own)) == 1) {
             continue;
         }
-        return undone ?: ret;
+        return undone ? -ENOTRECOVERABLE : ret;
     }
     if (!ret) {
         guest_memfd_pending_count(own, map_convert_count, pieces);

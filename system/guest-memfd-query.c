@@ -50,7 +50,7 @@ static RAMBlock *guest_memfd_query_block(Object *obj)
 
 static int guest_memfd_query_fd(const RAMBlock *rb)
 {
-    return guest_memfd_of(rb) ? rb->guest_memfd : rb->fd;
+    return rb->flags & RAM_GUEST_MEMFD_MMAP ? rb->fd : rb->guest_memfd;
 }
 
 static GuestMemfdFailureList *guest_memfd_query_failures(
@@ -259,7 +259,8 @@ static char guest_memfd_map_char(const RAMBlock *rb, uint64_t offset,
     }
     allocated = private < size && guest_memfd_shared_has(rb, offset, size);
     if (private && !allocated) {
-        allocated = guest_memfd_file_has(rb->guest_memfd, offset, size);
+        allocated = guest_memfd_file_has(guest_memfd_query_fd(rb), offset,
+                                         size);
     }
     if (!allocated) {
         return '.';

@@ -17,6 +17,21 @@
 /* The error of the last reset */
 static int reset_error;
 
+/*
+ * What is private is freed before it becomes shared: nobody sees its contents,
+ * and nobody maps pages that are about to be freed.
+ */
+static void reset_drop_private(GuestMemfdBlock *block)
+{
+    const uint64_t end = guest_memfd_map_size(&block->map);
+    uint64_t offset = 0, size;
+
+    while ((size = guest_memfd_map_next_run(&block->map, &offset, end, true))) {
+        block->ops->drop_private(block->rb, offset, size);
+        offset += size;
+    }
+}
+
 /* Set *@opaque, an int, to -errno if that fails; the others are still reset. */
 static int reset_block(RAMBlock *rb, void *opaque)
 {
@@ -32,6 +47,7 @@ static int reset_block(RAMBlock *rb, void *opaque)
     piece.offset = 0;
     piece.size = guest_memfd_map_size(&block->map);
     guest_memfd_lock();
+    reset_drop_private(block);
     ret = guest_memfd_map_convert(&piece, 1, block->map.initially_private,
                                   NULL);
     if (ret >= 0) {
@@ -71,10 +87,9 @@ void guest_memfd_unmapped(RAMBlock *rb)
     guest_memfd_forget_block(block);
     guest_memfd_unlock();
     reset_block(rb, &ret);
-    if (!ret) {
-        /* A request that was forgotten may have left old contents there. */
+    if (!ret && block->ops->forget) {
         guest_memfd_lock();
-        block->ops->drop_private(rb, 0, guest_memfd_map_size(&block->map));
+        block->ops->forget(rb);
         guest_memfd_unlock();
     }
 }

@@ -7,7 +7,8 @@
  * else.
  *
  * The attributes belong to the VM, so they are set by guest address, slot by
- * slot.  That ends where guest_memfd files have attributes of their own.
+ * slot; or, where memory is converted in place, to the pages of the
+ * guest_memfd.
  *
  * Copyright (c) 2026 The qemu-gmem developers
  *
@@ -15,12 +16,27 @@
  */
 
 #include "qemu/osdep.h"
+#include <sys/ioctl.h>
 #include <linux/kvm.h>
 #include "system/kvm.h"
 #include "system/kvm-gmem.h"
 #include "system/kvm_int.h"
 #include "kvm-gmem-attributes.h"
 #include "trace.h"
+
+/* Linux 7.4: until QEMU's copy of its headers has these */
+#ifndef KVM_SET_MEMORY_ATTRIBUTES2
+struct kvm_memory_attributes2 {
+    __u64 offset;
+    __u64 size;
+    __u64 attributes;
+    __u64 flags;
+    __u64 error_offset;
+    __u64 reserved[11];
+};
+#define KVM_SET_MEMORY_ATTRIBUTES2 \
+    _IOWR(KVMIO, 0xd2, struct kvm_memory_attributes2)
+#endif
 
 static unsigned attribute_changes;
 
@@ -73,7 +89,8 @@ int kvm_gmem_view_set_binding(GuestMemfdBlock *block, GuestMemfdView *view,
     const bool bind = binding == GUEST_MEMFD_BINDING_BOUND;
     int ret = 0;
 
-    if (bind != (view->binding == GUEST_MEMFD_BINDING_BOUND)) {
+    if (bind != (view->binding == GUEST_MEMFD_BINDING_BOUND) &&
+        !block->ops->file_has_attributes) {
         guest_memfd_lock();
         ret = attribute_set_runs(block, view, bind);
         if (ret && bind) {
@@ -110,4 +127,49 @@ int kvm_gmem_set_private(const GuestMemfdBlock *block, uint64_t offset,
         }
     }
     return 0;
+}
+
+/* KVM changes all of the range or nothing. */
+static int attribute_set_file(int fd, uint64_t offset, uint64_t size,
+                              bool private, uint64_t *error_offset)
+{
+    struct kvm_memory_attributes2 args = {
+        .offset = offset,
+        .size = size,
+        .attributes = private ? KVM_MEMORY_ATTRIBUTE_PRIVATE : 0,
+        .error_offset = offset,
+    };
+    int ret = ioctl(fd, KVM_SET_MEMORY_ATTRIBUTES2, &args) ? -errno : 0;
+
+    attribute_changes++;
+    *error_offset = args.error_offset;
+    trace_kvm_gmem_set_file_attribute(fd, offset, size, private, ret,
+                                      args.error_offset);
+    return ret;
+}
+
+int kvm_gmem_file_set_private(const RAMBlock *rb, uint64_t offset,
+                              uint64_t size, bool private, uint64_t *done)
+{
+    uint64_t end, busy;
+    int ret = attribute_set_file(rb->fd, offset, size, private, &busy);
+
+    *done = 0;
+    if (ret != -EAGAIN) {
+        return ret;
+    }
+    /* Change what lies before the page that is busy, which may end in less. */
+    for (end = busy; end > offset; end = busy) {
+        int part = attribute_set_file(rb->fd, offset, end - offset, private,
+                                      &busy);
+
+        if (!part) {
+            *done = end - offset;
+            break;
+        }
+        if (part != -EAGAIN || busy >= end) {
+            return part;
+        }
+    }
+    return ret;
 }

@@ -23,6 +23,13 @@ int kvm_gmem_set_private(const struct GuestMemfdBlock *block, uint64_t offset,
     return -ENOSYS;
 }
 
+int kvm_gmem_file_set_private(const RAMBlock *rb, uint64_t offset,
+                              uint64_t size, bool private, uint64_t *done)
+{
+    *done = 0;
+    return -ENOSYS;
+}
+
 int kvm_gmem_end_dirty_log(const struct GuestMemfdBlock *block,
                            uint64_t offset, uint64_t size)
 {

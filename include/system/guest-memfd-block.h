@@ -3,9 +3,10 @@
  *
  * A GuestMemfdBlock keeps the state of the pages of one RAM block.  What it has
  * to do when that state changes, and what memory it frees, depends on how the
- * block keeps its memory: that is a GuestMemfdBlockOps.  Today there is one,
- * "split": a guest_memfd for private pages beside memory of any kind for shared
- * ones.
+ * block keeps its memory: that is a GuestMemfdBlockOps.  There are two:
+ * "split", a guest_memfd for private pages beside memory of any kind for shared
+ * ones; and "in place", a guest_memfd for both, in which a page keeps its
+ * place.
  *
  * The rest of QEMU uses system/guest-memfd.h.
  *
@@ -31,21 +32,26 @@ OBJECT_DECLARE_SIMPLE_TYPE(GuestMemfdBlock, GUEST_MEMFD_BLOCK)
  * GuestMemfdBlockOps: how a block keeps its memory
  *
  * @mode: what QMP calls it
+ * @file_has_attributes: KVM keeps in the file which pages are private, and not
+ *     for guest addresses: a memory slot that comes or goes changes nothing
  * @map: what follows a change of state; see guest-memfd-map.h
  * @init: can the block have private memory?  Called before anything is written
  *     to the block.  Sets an error that names the block and what to use instead
  * @free_size: in units of how many bytes does @map.drop free shared memory?
  * @balloon: free shared memory of pages that the guest has given away, unless
- *     it is reserved for this VM
+ *     it is reserved for this VM.  Called with guest_memfd_lock() held
+ * @forget: free what a request may have left that was forgotten.  Can be NULL
  * @drop_private: free private memory, whatever the state of its pages.  Returns
  *     0, or -errno
  */
 typedef struct GuestMemfdBlockOps {
     GuestMemfdMode mode;
+    bool file_has_attributes;
     GuestMemfdMapOps map;
     bool (*init)(RAMBlock *rb, Error **errp);
     uint64_t (*free_size)(RAMBlock *rb);
     void (*balloon)(RAMBlock *rb, uint64_t offset, uint64_t size);
+    void (*forget)(RAMBlock *rb);
     int (*drop_private)(RAMBlock *rb, uint64_t offset, uint64_t size);
 } GuestMemfdBlockOps;
 
@@ -92,6 +98,7 @@ struct GuestMemfdBlock {
     /* By offset; the accelerator keeps them, with the BQL */
     QTAILQ_HEAD(, GuestMemfdView) views;
     QLIST_HEAD(, RamDiscardListener) listeners;
+    QLIST_ENTRY(GuestMemfdBlock) next_sigbus;   /* of guest-memfd-sigbus.c */
     bool guards_access;         /* QEMU must not access private pages */
     bool told;                  /* that a listener could not get all memory */
 };
@@ -109,6 +116,19 @@ struct GuestMemfdBlock {
  */
 bool guest_memfd_block_check_bound(const GuestMemfdBlock *block, hwaddr start,
                                    uint64_t size);
+
+/**
+ * guest_memfd_block_address: where does the guest have memory of a block?
+ * @block: the block
+ * @offset: in the block, in bytes
+ * @address: set to a guest physical address
+ *
+ * Called with the BQL held.
+ *
+ * Returns: false if no memory slot shows it
+ */
+bool guest_memfd_block_address(const GuestMemfdBlock *block, uint64_t offset,
+                               hwaddr *address);
 
 /**
  * guest_memfd_block_count: count what a request has done to a block
@@ -182,6 +202,64 @@ int guest_memfd_shared_acquire(GuestMemfdBlock *block, uint64_t offset,
 
 /* guest_memfd_shared_balloon: free shared memory, unless it is reserved */
 void guest_memfd_shared_balloon(RAMBlock *rb, uint64_t offset, uint64_t size);
+
+/* Blocks whose pages are converted in place: system/guest-memfd-in-place.c */
+
+/**
+ * guest_memfd_in_place_init: can the pages of a block be converted in place?
+ * @rb: the block
+ * @errp: names the block and what to use instead
+ */
+bool guest_memfd_in_place_init(RAMBlock *rb, Error **errp);
+
+/* guest_memfd_in_place_free_size: see GuestMemfdBlockOps */
+uint64_t guest_memfd_in_place_free_size(RAMBlock *rb);
+
+/* guest_memfd_in_place_set_private: see GuestMemfdMapOps */
+int guest_memfd_in_place_set_private(GuestMemfdBlock *block, uint64_t offset,
+                                     uint64_t size, bool private,
+                                     uint64_t *done);
+
+/* guest_memfd_in_place_drop: free pages, whatever their state */
+int guest_memfd_in_place_drop(RAMBlock *rb, uint64_t offset, uint64_t size);
+
+/* guest_memfd_in_place_balloon: free shared pages */
+void guest_memfd_in_place_balloon(RAMBlock *rb, uint64_t offset, uint64_t size);
+
+/* Threads that touch private pages: system/guest-memfd-sigbus.c */
+
+/**
+ * guest_memfd_sigbus_add: guard the accesses of QEMU's threads to a block
+ * @block: the block, with its RAMBlock.host
+ *
+ * Called with the BQL held, by the main thread.
+ */
+void guest_memfd_sigbus_add(GuestMemfdBlock *block);
+
+/* guest_memfd_sigbus_remove: undo that, before the memory is unmapped */
+void guest_memfd_sigbus_remove(GuestMemfdBlock *block);
+
+/**
+ * guest_memfd_sigbus_lock: keep threads from getting scratch pages
+ *
+ * A spin lock, to be held while memory becomes shared, from before
+ * guest_memfd_sigbus_end(): no scratch page can then be in the way of a shared
+ * one.  Whoever holds it must not access guest memory.
+ */
+void guest_memfd_sigbus_lock(void);
+void guest_memfd_sigbus_unlock(void);
+
+/**
+ * guest_memfd_sigbus_end: take scratch pages away
+ * @rb: the block
+ * @offset: in the block, in bytes
+ * @size: in bytes
+ *
+ * Called with guest_memfd_sigbus_lock() held.
+ *
+ * Returns: 0, or -errno, with some of them taken away
+ */
+int guest_memfd_sigbus_end(const RAMBlock *rb, uint64_t offset, uint64_t size);
 
 /* Others */
 

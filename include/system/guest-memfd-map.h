@@ -35,7 +35,8 @@ typedef struct GuestMemfdMap GuestMemfdMap;
  *     changed, a multiple of the page size; the map changes those back.
  *     -EAGAIN means that the rest can be tried again later
  * @drop: free the private or the shared memory in this range, whose contents
- *     are lost.  The range may cover pages that have nothing left to free
+ *     are lost.  The range may cover pages that have nothing left to free.
+ *     NULL if a page is the same memory in both states
  */
 typedef struct GuestMemfdMapOps {
     void (*discard)(GuestMemfdMap *map, uint64_t offset, uint64_t size);
@@ -189,6 +190,16 @@ GuestMemfdPending *guest_memfd_pending_new(bool to_private);
 bool guest_memfd_pending_in_flight(const GuestMemfdPending *pending);
 
 /**
+ * guest_memfd_pending_busy: what does a change in flight wait for?
+ * @pending: conversions, of which the last is in flight
+ * @offset: set to where in the map the accelerator has asked to wait, in bytes
+ *
+ * Returns: the map
+ */
+GuestMemfdMap *guest_memfd_pending_busy(const GuestMemfdPending *pending,
+                                        uint64_t *offset);
+
+/**
  * guest_memfd_pending_continue: go on with a change that is in flight
  * @pending: conversions, of which the last is in flight
  *
@@ -260,7 +271,8 @@ int guest_memfd_pending_finish(GuestMemfdPending *pending);
  * written into them in their new state is freed.  Called with
  * guest_memfd_lock() held, which can be released between two calls.
  *
- * Returns: 1 if more have to be undone; 0 if all are; or -ENOTRECOVERABLE.
+ * Returns: 1 if more have to be undone; 0 if all are; -EAGAIN if something uses
+ *     memory that has to become private again: try again; or -ENOTRECOVERABLE.
  */
 int guest_memfd_pending_undo(GuestMemfdPending *pending);
 

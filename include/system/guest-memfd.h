@@ -35,10 +35,51 @@ typedef struct GuestMemfdBlock GuestMemfdBlock;
 bool guest_memfd_machine_has_private(const MachineState *machine);
 
 /**
+ * guest_memfd_in_place: does this VM convert private memory in place?
+ *
+ * Then all RAM blocks that can have private memory are guest_memfds that QEMU
+ * maps.  Known from the time on when the accelerator has been made.
+ */
+bool guest_memfd_in_place(void);
+
+/**
+ * guest_memfd_in_place_alloc: make a RAM block that can be converted in place
+ * @size: in bytes
+ * @ram_flags: with RAM_GUEST_MEMFD, without RAM_PRIVATE
+ * @mr: the memory region that it is for
+ * @errp: set on failure
+ *
+ * Returns: the block, or NULL
+ */
+RAMBlock *guest_memfd_in_place_alloc(uint64_t size, uint32_t ram_flags,
+                                     MemoryRegion *mr, Error **errp);
+
+#ifdef CONFIG_LINUX
+/**
+ * guest_memfd_sigbus: handle SIGBUS in any thread
+ * @info: from the signal
+ *
+ * Returns: true if the thread can go on; false if the signal is another one's
+ */
+bool guest_memfd_sigbus(const siginfo_t *info);
+#endif
+
+/**
+ * guest_memfd_create_half: create the private half of a RAM block
+ * @rb: the block, with RAM_GUEST_MEMFD
+ * @errp: set on failure
+ *
+ * A block whose pages are converted in place has none.
+ */
+bool guest_memfd_create_half(RAMBlock *rb, Error **errp);
+
+/**
  * guest_memfd_block_create: begin to keep the state of a RAM block's pages
- * @rb: the block, with a guest_memfd, not yet mapped into an address space
- * @errp: set if the block's own memory cannot be freed while it is private, or
- *     if its memory region has a RamDiscardManager already
+ * @rb: the block, after guest_memfd_create_half(), not yet mapped into an
+ * address space
+ * @errp: set if the block's own memory cannot be freed while it is private or
+ *     cannot be converted in place, as this VM's memory is; or if its memory
+ *     region has a RamDiscardManager already
  *
  * Returns: the GuestMemfdBlock, or NULL
  */
@@ -83,6 +124,7 @@ bool guest_memfd_check_plug(MemoryRegion *mr, Error **errp);
  *
  * For a private page, RAMBlock.host is the unused shared half: reads return
  * zeros, writes allocate a page and are lost when the page is next converted.
+ * In place, reads return zeros and writes are lost (guest-memfd-sigbus.c).
  *
  * Can be called by any thread.
  *

@@ -18,7 +18,22 @@
 #include "qapi/qapi-types-guest-memfd.h"
 #include "system/ramblock.h"
 
+/* Linux 7.4: until QEMU's copy of its headers has these */
+#ifndef KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES
+#define KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES 252
+#endif
+
 struct GuestMemfdBlock;
+
+/**
+ * kvm_gmem_choose_mode: find out how this VM converts private memory
+ *
+ * @cgs: the machine's confidential guest support, or NULL; its in_place is set
+ * @errp: set if KVM does not offer what the user or @cgs needs
+ *
+ * Called once, with the VM made and before any memory is.
+ */
+bool kvm_gmem_choose_mode(ConfidentialGuestSupport *cgs, Error **errp);
 
 /**
  * kvm_gmem_create_mmap: create a guest_memfd that QEMU can map
@@ -61,6 +76,24 @@ GuestMemfdSlotList *kvm_gmem_query_slots(const RAMBlock *rb);
  */
 int kvm_gmem_set_private(const struct GuestMemfdBlock *block, uint64_t offset,
                          uint64_t size, bool private, uint64_t *done);
+
+/**
+ * kvm_gmem_file_set_private: change the state of pages in place
+ *
+ * @rb: a block with RAM_GUEST_MEMFD_MMAP, of a VM that converts in place
+ * @offset: in @rb, in bytes
+ * @size: in bytes
+ * @private: the state that the pages are to have
+ * @done: set on failure: so many bytes from @offset on have changed
+ *
+ * All memory slots over the file follow.  Called with the BQL and
+ * guest_memfd_lock() held.
+ *
+ * Returns: 0; -EAGAIN if the page at @offset + @done cannot become private,
+ *     because somebody holds a reference to it; or -errno
+ */
+int kvm_gmem_file_set_private(const RAMBlock *rb, uint64_t offset,
+                              uint64_t size, bool private, uint64_t *done);
 
 /**
  * kvm_gmem_end_dirty_log: end dirty logging where memory is to become private

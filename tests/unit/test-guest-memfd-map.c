@@ -760,6 +760,58 @@ static void test_acquire(void)
     }
 }
 
+/*
+ * Where a page keeps its place, nothing is freed; an undo that something is in
+ * the way of changes nothing, and can be tried again.
+ */
+static void test_in_place(void)
+{
+    static const GuestMemfdMapOps ops = {
+        .discard = model_discard,
+        .populate = model_populate,
+        .set_private = model_set_private,
+    };
+    GuestMemfdPending *pending = guest_memfd_pending_new(true);
+    GuestMemfdPiece piece;
+    uint64_t offset;
+    Model m;
+
+    model_init(&m, 16, false);
+    m.map.ops = &ops;
+    reset_steps(0, 0, 0);
+    g_assert_cmpint(model_convert_one(&m, 2, 4, true), ==, 4);
+    g_assert_cmpint(model_convert_one(&m, 0, 16, false), ==, 4);
+    g_assert_cmpstr(steps, ==, "dPSp");
+    model_check(&m);
+
+    guest_memfd_lock();
+    piece = (GuestMemfdPiece) { &m.map, 2 * PAGE, 8 * PAGE };
+    reset_steps(0, 1, EAGAIN);
+    fail_done = 3;
+    g_assert_cmpint(guest_memfd_map_convert(&piece, 1, true, pending), ==,
+                    -EAGAIN);
+    g_assert_true(guest_memfd_pending_busy(pending, &offset) == &m.map);
+    g_assert_cmpuint(offset, ==, 5 * PAGE);
+    g_assert_cmpint(guest_memfd_pending_continue(pending), ==, 8);
+    g_assert_cmpint(guest_memfd_pending_finish(pending), ==, 0);
+    guest_memfd_pending_free(pending);
+
+    pending = guest_memfd_pending_new(false);
+    g_assert_cmpint(guest_memfd_map_convert(&piece, 1, false, pending), ==, 8);
+    model_check(&m);
+    reset_steps(0, 1, EAGAIN);
+    fail_done = 2;
+    g_assert_cmpint(guest_memfd_pending_undo(pending), ==, -EAGAIN);
+    g_assert_cmpstr(steps, ==, "dPSp");
+    model_check(&m);
+    g_assert_cmpint(guest_memfd_pending_undo(pending), ==, 0);
+    guest_memfd_pending_free(pending);
+    guest_memfd_unlock();
+    model_check(&m);
+    g_assert_cmpuint(guest_memfd_map_private_size(&m.map), ==, 8 * PAGE);
+    guest_memfd_map_destroy(&m.map);
+}
+
 /* next_run() against the model, from any offset */
 static void test_runs(void)
 {
@@ -870,6 +922,7 @@ int main(int argc, char **argv)
     g_test_add_func("/guest-memfd/map/in-flight", test_in_flight);
     g_test_add_func("/guest-memfd/map/undo-fails", test_undo_fails);
     g_test_add_func("/guest-memfd/map/acquire", test_acquire);
+    g_test_add_func("/guest-memfd/map/in-place", test_in_place);
     g_test_add_func("/guest-memfd/map/runs", test_runs);
     g_test_add_func("/guest-memfd/map/storm", test_map_storm);
     return g_test_run();

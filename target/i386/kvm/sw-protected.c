@@ -52,7 +52,7 @@ static ResettableState *sw_protected_reset_state(Object *obj)
  *
  * RESET_TYPE_COLD: firmware starts anew and knows nothing of private memory.
  * RESET_TYPE_SNAPSHOT_LOAD: a snapshot has no private memory, and what is
- *     loaded goes to the shared half.
+ *     loaded goes to shared memory.
  * RESET_TYPE_WAKEUP: RAM keeps its contents while the guest is suspended.
  *
  * The object is registered when the accelerator is made, before any device or
@@ -102,15 +102,6 @@ static int sw_protected_kvm_init(ConfidentialGuestSupport *cgs, Error **errp)
     }
     x86ms->smm = ON_OFF_AUTO_OFF;
 
-    if (kvm_vm_check_extension(kvm_state, KVM_CAP_GUEST_MEMFD) <= 0 ||
-        !(kvm_vm_check_extension(kvm_state, KVM_CAP_MEMORY_ATTRIBUTES) &
-          KVM_MEMORY_ATTRIBUTE_PRIVATE)) {
-        error_setg(errp, TYPE_SW_PROTECTED_GUEST " needs private memory, which "
-                   "this host's KVM does not offer for it");
-        error_append_hint(errp, "Its kernel must have "
-                          "CONFIG_KVM_GENERIC_MEMORY_ATTRIBUTES.\n");
-        return -EOPNOTSUPP;
-    }
     if (!kvm_enable_hypercall(BIT_ULL(KVM_HC_MAP_GPA_RANGE))) {
         error_setg(errp, TYPE_SW_PROTECTED_GUEST " needs KVM to hand over the "
                    "hypercall KVM_HC_MAP_GPA_RANGE, which this host's does "
@@ -172,6 +163,7 @@ static void sw_protected_guest_init(Object *obj)
     ConfidentialGuestSupport *cgs = CONFIDENTIAL_GUEST_SUPPORT(obj);
 
     cgs->ram_has_private = true;
+    cgs->can_convert_in_place = true;
     cgs->initially_shared = true;
     cgs->access_is_request = false;
     cgs->guest_accepts_pages = false;
