@@ -4,10 +4,32 @@
  *
  * In a software-protected VM no exception tells private from shared memory: a
  * page just shows its private or its shared contents. The host discards a
- * page's contents when its state changes, so that it then reads as zero; the
- * cases rely on that.
+ * page's contents when its state changes, so that it then reads as zero; or, in
+ * place, keeps them. The cases rely on that.
  */
 #include "payload.h"
+
+static const char *run_in_place(void)
+{
+    converts_in_place = true;
+    return NULL;
+}
+
+CASE(run_in_place, "in-place",
+     "pages keep their contents when they are converted: for later cases");
+
+static const char *run_converted(void)
+{
+    uint64_t *start, *end;
+    const char *why = arg_range(&start, &end);
+
+    return why ?: check_converted((uintptr_t)start, (uintptr_t)end,
+                                  arg("seed", 0));
+}
+
+CASE(run_converted, "converted",
+     "base=,size=[,seed=]: what fill wrote has been converted: it is zero, or, "
+     "in place, still there");
 
 /* Any range: QEMU is to judge, not us. */
 static const char *run_convert(void)
@@ -47,7 +69,7 @@ static const char *piece(uint64_t base, uint64_t end, uint64_t at,
     say("# %x bytes at %x\n", size, at);
     fill(base, end, seed);
     why = convert(at, at + size, true) ?:
-          check_zero(at, at + size) ?:
+          check_converted(at, at + size, seed) ?:
           check_around(base, end, at, size, seed);
     if (why) {
         return why;
@@ -58,7 +80,7 @@ static const char *piece(uint64_t base, uint64_t end, uint64_t at,
            convert(at, at + size, true) ?:      /* it is already */
            check_filled(at, at + size, seed + 1) ?:
            convert(at, at + size, false) ?:
-           check_zero(at, at + size) ?:
+           check_converted(at, at + size, seed + 1) ?:
            check_around(base, end, at, size, seed);
 }
 
@@ -84,7 +106,7 @@ static const char *mixed(uint64_t base, uint64_t end, bool private,
         bool was = !((at - base) / PAGE_SIZE & 1);
 
         why = was == private ? check_filled(at, at + PAGE_SIZE, seed)
-                             : check_zero(at, at + PAGE_SIZE);
+                             : check_converted(at, at + PAGE_SIZE, seed);
     }
     return why;
 }

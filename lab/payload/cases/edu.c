@@ -64,12 +64,14 @@ static void read_memory(uint64_t bar, uint64_t from)
  * The device begins a tenth of a second after its start: convert meanwhile. On
  * a machine that has something else to do that can be too late; then try again.
  */
-static const char *write_memory(uint64_t bar, uint64_t to, uint64_t during)
+static const char *write_memory(uint64_t bar, uint64_t to, uint64_t during,
+                                uint64_t seed)
 {
     const char *why = NULL;
     bool in_time;
 
     do {
+        fill(to, to + PAGE_SIZE, seed);
         start_dma(bar, EDU_BUFFER, to, EDU_TO_MEMORY);
         if (during < 2) {
             why = convert(to, to + PAGE_SIZE, during);
@@ -113,12 +115,9 @@ static const char *run_edu(void)
     if (!at || !via || at % PAGE_SIZE || via % PAGE_SIZE) {
         return "at= and via= must be pages";
     }
-    if (during == 2) {
-        fill(at, at + PAGE_SIZE, seed + 1);
-    }
     fill(via, via + PAGE_SIZE, seed);
     read_memory(bar, via);
-    why = write_memory(bar, at, during);
+    why = write_memory(bar, at, during, seed + 1);
     if (why) {
         return why;
     }
@@ -127,7 +126,7 @@ static const char *run_edu(void)
     } else if (during == 2) {
         why = check_filled(at, at + PAGE_SIZE, seed + 1);
     } else {
-        why = check_zero(at, at + PAGE_SIZE);
+        why = check_converted(at, at + PAGE_SIZE, seed + 1);
     }
     if (why) {
         return why;

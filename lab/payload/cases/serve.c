@@ -57,12 +57,12 @@ static const char *turn(uint64_t start, uint64_t end, uint64_t seed)
         say("# %x to %x to private: %d\n", start, end, status);
         return "a conversion failed";
     }
-    why = check_zero(start, end);
+    why = check_converted(start, end, seed);
     if (!why) {
         fill(start, end, seed + 1);
         why = check_filled(start, end, seed + 1) ?:
               convert(start, end, false) ?:
-              check_zero(start, end);
+              check_converted(start, end, seed + 1);
     }
     return why;
 }

@@ -252,7 +252,10 @@ static void lock_all(struct extent request, bool lock)
     }
 }
 
-/* What has changed is zero, what has not is as it was; then some new marks. */
+/*
+ * What has changed is zero, what has not is as it was, and in place all is as
+ * it was; then some new marks.
+ */
 static bool check_request(unsigned cpu, struct extent request,
                           bool private, bool refused)
 {
@@ -268,7 +271,10 @@ static bool check_request(unsigned cpu, struct extent request,
             uint32_t *note = note_of(area, at);
 
             if (!refused && (*note & NOTE_PRIVATE) != private) {
-                *note = (*note ^ NOTE_PRIVATE) & ~NOTE_MARKED;
+                *note ^= NOTE_PRIVATE;
+                if (!converts_in_place) {
+                    *note &= ~NOTE_MARKED;
+                }
                 when = "converted";
                 w->pages++;
             }

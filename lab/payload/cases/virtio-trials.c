@@ -109,6 +109,9 @@ static const char *clear(void)
 
     why = convert(piece_pages(0), end, true) ?:
           convert(piece_pages(0), end, false);
+    for (uint64_t at = piece_pages(0); converts_in_place && at < end; at += 8) {
+        *(uint64_t *)at = 0;
+    }
     fill(trial.start, piece_pages(0), trial.seed);
     fill(end, layout_end(), trial.seed);
     return why;
@@ -121,10 +124,20 @@ static const char *trial_check_guards(void)
 }
 
 /*
- * A request with nothing private: it has to work. The disk may have zeros in
- * place of what it had not got before.
+ * Can the disk have got that instead of the word? Zeros; or, in place, what was
+ * written while the page was private.
  */
-static const char *request(uint32_t type, bool or_zeros)
+static bool is_instead(const uint64_t *word)
+{
+    return !*word ||
+           (converts_in_place && *word == pattern(word, trial.seed + 2));
+}
+
+/*
+ * A request with nothing private: it has to work. The disk may have something
+ * instead of what it had not got before.
+ */
+static const char *request(uint32_t type, bool or_instead)
 {
     uint64_t *data = (uint64_t *)place(DATA);
     const char *why = clear();
@@ -147,7 +160,8 @@ static const char *request(uint32_t type, bool or_zeros)
         return "the device fails with shared memory";
     }
     for (unsigned i = 0; i < DATA_SIZE / 8; i++) {
-        if (data[i] != disk_word(i) && (data[i] || !or_zeros)) {
+        if (data[i] != disk_word(i) &&
+            !(or_instead && is_instead(&data[i]))) {
             say("# word %u: %x, not %x\n", (uint64_t)i, data[i], disk_word(i));
             return "the device has other data";
         }
@@ -160,27 +174,33 @@ static const char *plain_request(uint32_t type)
     return request(type, false);
 }
 
-/* Pages that are shared again are zero, but for what the device gives them. */
+/*
+ * Pages that are shared again are zero, or in place as they were, but for what
+ * the device gives them.
+ */
 static const char *check_shared(const struct try *t)
 {
     uint64_t written = pieces[t->piece].size, from = place(t->piece);
     bool device_writes = t->piece == USED || t->piece == ANSWER ||
                          (t->piece == DATA && t->type == BLK_IN);
 
-    if (trial.zero && t->when != IN_FLIGHT_TWICE) {
+    if ((trial.zero || converts_in_place) && t->when != IN_FLIGHT_TWICE) {
         device_writes = false;
     }
     for (uint64_t at = t->start; at < t->end; at += 8) {
-        uint64_t value = *(uint64_t *)at;
+        uint64_t value = *(uint64_t *)at, want = 0;
 
-        if (!value) {
+        if (converts_in_place) {
+            want = pattern((uint64_t *)at, trial.seed + 2);
+        }
+        if (value == want) {
             continue;
         }
         trial.stale += t->when != IN_FLIGHT_TWICE;
         if (!device_writes || at + 8 <= from || at >= from + written ||
             (t->piece == DATA && value != disk_word((at - from) / 8))) {
-            say("# at %x: %x\n", at, value);
-            return "what was private is not zero";
+            say("# at %x: %x, not %x\n", at, value, want);
+            return "what was private has changed";
         }
     }
     return NULL;

@@ -4,6 +4,8 @@
  */
 #include "payload.h"
 
+bool converts_in_place;
+
 int64_t hypercall(uint64_t number, uint64_t a0, uint64_t a1, uint64_t a2)
 {
     int64_t status;
@@ -23,4 +25,10 @@ const char *convert(uint64_t start, uint64_t end, bool private)
         return "a conversion failed";
     }
     return NULL;
+}
+
+const char *check_converted(uint64_t start, uint64_t end, uint64_t seed)
+{
+    return converts_in_place ? check_filled(start, end, seed)
+                             : check_zero(start, end);
 }

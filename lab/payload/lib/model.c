@@ -67,7 +67,7 @@ static void convert_word(unsigned i, uint64_t word, uint64_t mask, bool private,
     changed = (private ? ~old : old) & mask;
     for (unsigned bit = 0; bit < PAGES_PER_WORD; bit++) {
         if (changed >> bit & 1) {
-            if (!forget) {
+            if (forget == converts_in_place) {
                 zero_page(model.ram[i].start +
                           (word * PAGES_PER_WORD + bit) * PAGE_SIZE);
             }

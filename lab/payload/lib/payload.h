@@ -147,6 +147,15 @@ static inline int64_t map_gpa(uint64_t gpa, uint64_t pages, uint64_t attributes)
 /* One request, which must succeed. */
 const char *convert(uint64_t start, uint64_t end, bool private);
 
+/* Do pages keep their contents when they are converted? The case "in-place". */
+extern bool converts_in_place;
+
+/*
+ * After a conversion of pages that were filled: are they zero, or, in place,
+ * do they still have the pattern?
+ */
+const char *check_converted(uint64_t start, uint64_t end, uint64_t seed);
+
 /* model.c */
 
 struct extent {
@@ -156,8 +165,9 @@ struct extent {
 /*
  * dry= of the case: 0: conversions are KVM's; else a model's, in which these
  * extents are all the RAM there is. 1: a right one; 2: it forgets to zero a
- * page now and then, and does not see overflows; 3: processors can lose each
- * other's changes. So it is seen that a case finds what is wrong.
+ * page now and then (in place: zeroes one), and does not see overflows; 3:
+ * processors can lose each other's changes. So it is seen that a case finds
+ * what is wrong.
  */
 const char *arg_dry(const struct extent *ram, unsigned n);
 

@@ -59,18 +59,20 @@ static const char *run_suspend(void)
 {
     const void *fadt = find_fadt();
     struct start_info *info = (void *)RESUME_INFO;
-    char *left = (char *)(info + 1);
+    char *left = (char *)(info + 1), *end = left;
     volatile uint32_t *vector;  /* volatile: firmware reads it, nobody here */
-    size_t i;
 
     if (!fadt) {
         return "there is no FADT";
     }
     __builtin_memcpy((void *)TRAMPOLINE, resume, resume_end - resume);
-    for (i = 0; cases_left()[i]; i++) {
-        left[i] = cases_left()[i];
+    for (const char *s = "in-place"; converts_in_place && *s; s++) {
+        *end++ = *s;
     }
-    left[i] = '\0';
+    for (const char *s = cases_left(); *s; s++) {
+        *end++ = *s;
+    }
+    *end = '\0';
     *info = (struct start_info) { .command_line = (uintptr_t)left };
     vector = (uint32_t *)(uintptr_t)(number_at(fadt, 36) + 12);
     *vector = TRAMPOLINE;
