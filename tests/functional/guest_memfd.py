@@ -13,6 +13,8 @@
 # test that hangs; it is QEMU_TEST_GMEM_SLOW times as long for QEMU with a
 # sanitizer.
 
+import ctypes
+import glob
 import logging
 import os
 import re
@@ -20,6 +22,7 @@ import socket
 import struct
 import threading
 import time
+import unittest
 
 from qemu.machine import QEMUMachine
 from qemu_test import QemuSystemTest
@@ -33,8 +36,15 @@ LONG = int(os.getenv('QEMU_TEST_GMEM_LONG', '1'))
 # Seconds, many times as many as anything takes on a machine that is overloaded;
 # yet far fewer than scripts/check gives the whole program.
 HANG = 600 * SLOW * min(LONG, 10)
+# System calls without a function in Python; the numbers are the same on all
+# architectures.
+PIDFD_GETFD, CACHESTAT = 438, 451
+NANOSLEEP = '35'        # of x86-64
+LIBC = ctypes.CDLL(None, use_errno=True)
 # In the guest: its memory in KiB
 MEMTOTAL = "awk '/^MemTotal/ { print $2 }' /proc/meminfo"
+# Does this host's KVM convert private memory in place?
+IN_PLACE_PARAMETER = '/sys/module/kvm/parameters/gmem_in_place_conversion'
 # What Linux names the file
 GUEST_MEMFD_LINK = '[kvm-gmem]'
 GUEST_FAILED = re.compile(rb'Kernel panic.*|guest: FAIL.*|^FAIL.*|^not ok .*',
@@ -273,6 +283,7 @@ class GuestMemfdTest(QemuSystemTest):
     kvm_works = {}      # by class and QEMU binary: None, or why not
     machine_args = ()   # of each VM
     machine_props = ''  # of each machine
+    payload_words = ''  # before each payload's cases
 
     @classmethod
     def add_cases(cls, method, cases):
@@ -366,7 +377,7 @@ class GuestMemfdTest(QemuSystemTest):
                                     + self.payload_output[vm],
                         '-device', 'isa-debugcon,iobase=0xe9,chardev=debug',
                         '-kernel', self.guest_file('payload.elf'),
-                        '-append', payload)
+                        '-append', self.payload_words + payload)
         else:
             vm.set_console()
         if linux:
@@ -515,14 +526,62 @@ class GuestMemfdTest(QemuSystemTest):
 
     @staticmethod
     def guest_memfds(vm):
-        """Number of guest_memfd files that the QEMU process has open."""
+        """The guest_memfd files that the QEMU process has open."""
         fds = f'/proc/{vm.get_pid()}/fd'
-        return sum(GUEST_MEMFD_LINK in os.readlink(f'{fds}/{fd}')
-                   for fd in os.listdir(fds))
+        return [int(fd) for fd in os.listdir(fds)
+                if GUEST_MEMFD_LINK in os.readlink(f'{fds}/{fd}')]
+
+    def allocated(self, vm, start=0, size=0):
+        """Bytes that the host has of a part of the VM's one guest_memfd, or of all
+        of it, as the kernel tells."""
+        stat = (ctypes.c_uint64 * 5)()
+        self.assertEqual(LIBC.syscall(CACHESTAT, self.guest_memfd_copy(vm),
+                                      (ctypes.c_uint64 * 2)(start, size), stat, 0),
+                         0, os.strerror(ctypes.get_errno()))
+        return stat[0] * 4096
+
+    def guest_memfd_copy(self, vm):
+        """A file descriptor of our own, until the test ends, of the VM's one
+        guest_memfd."""
+        fd, = self.guest_memfds(vm)
+        pidfd = os.pidfd_open(vm.get_pid())
+        copy = LIBC.syscall(PIDFD_GETFD, pidfd, fd, 0)
+        os.close(pidfd)
+        self.assertGreaterEqual(copy, 0, os.strerror(ctypes.get_errno()))
+        self.addCleanup(os.close, copy)
+        return copy
+
+    @staticmethod
+    def sleeps(vm):
+        """Is a thread of QEMU in nanosleep()?"""
+        for path in glob.glob(f'/proc/{vm.get_pid()}/task/*/syscall'):
+            with open(path, encoding='ascii') as syscall:
+                if syscall.read().split()[0] == NANOSLEEP:
+                    return True
+        return False
+
+
+def converts_in_place():
+    """Where KVM cannot, it has no such parameter."""
+    try:
+        with open(IN_PLACE_PARAMETER, encoding='ascii') as file:
+            return file.read().strip() == 'Y'
+    except FileNotFoundError:
+        return False
+
+
+def split_only(test):
+    """A test of what there is only where shared memory has a half of its own."""
+    return unittest.skipIf(converts_in_place(),
+                           'memory that is converted in place has no halves')(test)
 
 
 class GuestMemfdPrivateTest(GuestMemfdTest):
-    """Each guest can make its memory private."""
+    """Each guest can make its memory private. The host's kernel says how: split, or
+    in place."""
 
+    in_place = converts_in_place()
+    mode = 'in-place' if in_place else 'split'
     machine_args = ('-object', 'sw-protected-guest,id=cgs0')
     machine_props = ',confidential-guest-support=cgs0'
+    payload_words = 'in-place ' if in_place else ''

@@ -3,16 +3,18 @@
  *
  * The environment variable GUEST_MEMFD_FAULT names a file. While it exists and
  * holds "OP ERRNO [NTH [ADDRESS]]", the calls of kind OP fail with ERRNO, or
- * only the NTH of them if that is not 0:
+ * only the NTH of them if that is not 0, counted since calls of another kind:
  *
  *   create     KVM_CREATE_GUEST_MEMFD
  *   mmap       mmap() of such a file
  *   bind       KVM_SET_USER_MEMORY_REGION2 that binds a memory slot
  *   slot       KVM_SET_USER_MEMORY_REGION2 that adds or changes a memory slot
  *              which could be bound
- *   attribute  KVM_SET_MEMORY_ATTRIBUTES
+ *   attribute  KVM_SET_MEMORY_ATTRIBUTES, and KVM_SET_MEMORY_ATTRIBUTES2, which
+ *              has the same number
  *   give-way   what a long request sleeps between two parts becomes ERRNO s, or
  *              until a signal kicks the vCPU
+ *   busy       as give-way, of what a request sleeps that waits for a page
  *   drop       fallocate() of a guest_memfd
  *   hole       fallocate() of another file
  *   mincore    mincore()
@@ -47,6 +49,7 @@ static bool is_gmem(int fd)
 static int fault(const char *op)
 {
     const char *path = getenv("GUEST_MEMFD_FAULT");
+    static char last_kind[16];
     char kind[16];
     int error, nth = 0, n, saved = errno;
     FILE *f = path ? fopen(path, "r") : NULL;
@@ -58,7 +61,14 @@ static int fault(const char *op)
     fault_address = 0;
     n = fscanf(f, "%15s %d %d %" SCNu64, kind, &error, &nth, &fault_address);
     fclose(f);
-    if (n < 2 || strcmp(kind, op) || (++calls != nth && nth)) {
+    if (n < 2 || strcmp(kind, op)) {
+        return 0;
+    }
+    if (strcmp(kind, last_kind)) {
+        strcpy(last_kind, kind);
+        calls = 0;
+    }
+    if (++calls != nth && nth) {
         return 0;
     }
     return error;
@@ -85,7 +95,8 @@ int ioctl(int fd, unsigned long request, ...)
         if (region->memory_size && (int)region->guest_memfd >= 0 && !error) {
             error = fault("slot");
         }
-    } else if (request == KVM_SET_MEMORY_ATTRIBUTES) {
+    } else if (_IOC_TYPE(request) == KVMIO &&
+               _IOC_NR(request) == _IOC_NR(KVM_SET_MEMORY_ATTRIBUTES)) {
         error = fault("attribute");
     }
     if (error) {
@@ -113,13 +124,18 @@ int ioctl(int fd, unsigned long request, ...)
     return ret;
 }
 
-/* What g_usleep() calls; GUEST_MEMFD_GIVE_WAY_US is 100. */
+/*
+ * What g_usleep() calls; GUEST_MEMFD_GIVE_WAY_US is 100, GUEST_MEMFD_BUSY_US is
+ * 1000.
+ */
 int nanosleep(const struct timespec *request, struct timespec *left)
 {
     struct timespec longer = { .tv_sec = 0 };
 
     if (request->tv_sec == 0 && request->tv_nsec == 100000) {
         longer.tv_sec = fault("give-way");
+    } else if (request->tv_sec == 0 && request->tv_nsec == 1000000) {
+        longer.tv_sec = fault("busy");
     }
     if (longer.tv_sec) {
         syscall(SYS_nanosleep, &longer, NULL);

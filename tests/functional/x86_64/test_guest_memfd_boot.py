@@ -84,7 +84,7 @@ class GuestMemfdBoot(GuestMemfdTest):
             sizes.append(self.process_status(vm, 'VmRSS'))
         self.assert_bound(vm)
         self.assertEqual(self.slots(vm), slots)
-        self.assertEqual(self.guest_memfds(vm), 1)
+        self.assertEqual(len(self.guest_memfds(vm)), 1)
         self.assertLess(sizes[-1] - sizes[0], 128 * MIB, sizes)
         if SLOW == 1:   # a sanitizer keeps what is freed
             self.assertLess(sizes[-1] - sizes[1], 8 * MIB, sizes)

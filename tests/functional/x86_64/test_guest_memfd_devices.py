@@ -52,7 +52,7 @@ class GuestMemfdDevices(GuestMemfdTest):
             self.wait_for('the guest has the memory', lambda:
                           console.number(MEMTOTAL) - before > 120 * 1024)
             self.assert_bound(vm, 'ram0', 'mem1')
-            self.assertEqual(self.guest_memfds(vm), 2)
+            self.assertEqual(len(self.guest_memfds(vm)), 2)
 
             self.fill(console, 96)      # goes to the DIMM first
             used = self.info(vm, 'mem1')['allocated']
@@ -68,7 +68,7 @@ class GuestMemfdDevices(GuestMemfdTest):
                           self.host_free() - free > used / 2)
             # RCU closes it a moment later.
             self.wait_for('QEMU has closed the file', lambda:
-                          self.guest_memfds(vm) == 1)
+                          len(self.guest_memfds(vm)) == 1)
             self.assertAlmostEqual(console.number(MEMTOTAL), before, delta=4096)
         self.assert_bound(vm)
 

@@ -30,6 +30,9 @@ READ_ONLY = "'{}' cannot have private memory: with readonly=on, memory that"
 NO_HOLES = "'{}' cannot have private memory: .* cannot be freed: Operation not supported"
 
 
+IN_PLACE = 'cannot be converted in place'
+
+
 class GuestMemfdPrivateBackends(GuestMemfdPrivateTest):
 
     # {tmpfs}, {ramfs}, {9p}: directories there; {file}: one with contents on
@@ -62,6 +65,22 @@ class GuestMemfdPrivateBackends(GuestMemfdPrivateTest):
         ('file,mem-path={9p},share=off', NO_HOLES),
         ('file,mem-path={9p},share=on', NO_HOLES),
     )
+
+    # In place a page stays where it is, and only a guest_memfd is good for that.
+    if GuestMemfdPrivateTest.in_place:
+        WORK = tuple((f'{backend},{props}', KEPT) for backend, props in (
+            ('ram', 'share=off,merge=on,dump=off'), ('ram', 'prealloc=on'),
+            ('ram', 'share=on,reserve=off'), ('memfd', 'share=on,seal=on'),
+            ('memfd', 'prealloc=on'), ('guest-memfd', 'prealloc=on')))
+        REFUSED = (
+            ('shm', "memory-backend-shm 'm' " + IN_PLACE),
+            ('memfd,share=off', "memory-backend-memfd 'm' " + IN_PLACE),
+            ('memfd,hugetlb=on', "memory-backend-memfd 'm' " + IN_PLACE),
+            ('guest-memfd,hugetlb=on', 'KVM has no huge pages'),
+            *((f'file,mem-path={where},share={share}', IN_PLACE)
+              for where in ('{tmpfs}', '{file}', '{memfd}', '{ramfs}', '{9p}')
+              for share in ('on', 'off')),
+        )
 
     def setUp(self):
         super().setUp()
@@ -131,12 +150,16 @@ class GuestMemfdPrivateBackends(GuestMemfdPrivateTest):
 
     def converted(self, vm, console, block, outcome):
         """The VM runs steps() for one backend."""
+        def size():
+            return (self.info(vm, block)['allocated'] if self.in_place else
+                    self.resident(vm, block))
+
         console.expect('^waiting')
-        before = self.resident(vm, block)
+        before = size()
         self.assertGreaterEqual(before, FILLED)
         self.press_key(vm)
         console.expect('^waiting')
-        self.assertEqual(before - self.resident(vm, block),
+        self.assertEqual(before - size(),
                          FILLED if outcome == FREED else 0)
         self.press_key(vm)
 
@@ -144,7 +167,7 @@ class GuestMemfdPrivateBackends(GuestMemfdPrivateTest):
     def steps(base):
         area = f'base={base}M,size={NODE}M'
         return (f'fill,{area} wait convert,{area},private=1 wait '
-                f'convert,{area},private=0 zero,{area} '
+                f'convert,{area},private=0 converted,{area} '
                 f'private-share,base={base}M,size=64K')
 
     def work(self, mem_lock):
@@ -166,18 +189,19 @@ class GuestMemfdPrivateBackends(GuestMemfdPrivateTest):
         console.expect('^done 0 failed')
         self.assert_nothing_logged(vm)
 
-    # The main memory, without -object
+    # The main memory, without -object: split, and in place
     MAIN = (
-        ('main', '', FREED),
-        ('main_lock', '-overcommit mem-lock=on', FREED),
+        ('main', '', FREED, KEPT),
+        ('main_lock', '-overcommit mem-lock=on', FREED, KEPT),
         ('main_shared', '-machine aux-ram-share=on -overcommit mem-lock=on',
-         FREED),
-        ('main_path', '-mem-path {tmpfs} -mem-prealloc', KEPT),
-        ('main_ramfs', '-mem-path {ramfs}', NO_HOLES),
-        ('main_file', '-mem-path {file}', SHARE_OFF),
+         FREED, KEPT),
+        ('main_path', '-mem-path {tmpfs} -mem-prealloc', KEPT, IN_PLACE),
+        ('main_ramfs', '-mem-path {ramfs}', NO_HOLES, IN_PLACE),
+        ('main_file', '-mem-path {file}', SHARE_OFF, IN_PLACE),
     )
 
-    def main_memory(self, args, outcome):
+    def main_memory(self, args, split, in_place):
+        outcome = in_place if self.in_place else split
         vm = self.machine_vm('vm', *args.format(**self.places()).split(),
                              backend=None, memory=32, payload=self.steps(16))
         if outcome in (FREED, KEPT):
@@ -201,15 +225,17 @@ class GuestMemfdPrivateBackends(GuestMemfdPrivateTest):
                          f'qom-type=memory-backend-{backend}'
                          .format(**places).split(','))
             self.log.info('%s', props)
-            for prop in {'share', 'readonly', 'prealloc'} & set(props):
+            for prop in {'share', 'readonly', 'prealloc', 'hugetlb'} & set(props):
                 props[prop] = props[prop] == 'on'
             for _ in range(2):
                 with self.assertRaisesRegex(QMPError, message.format('m')):
                     vm.cmd('object-add', id='m', size=16 * MIB, **props)
             self.assert_template_unchanged()
         self.assertEqual(os.listdir(places['tmpfs']), [])
-        vm.cmd('object-add', id='m', size=16 * MIB, share=True,
-               **{'qom-type': 'memory-backend-file', 'mem-path': places['file']})
+        good = {'qom-type': 'memory-backend-file', 'mem-path': places['file']}
+        if self.in_place:
+            good = {'qom-type': 'memory-backend-guest-memfd'}
+        vm.cmd('object-add', id='m', size=16 * MIB, share=True, **good)
         vm.cmd('device_add', driver='pc-dimm', id='d', memdev='m')
         self.assertEqual(self.info(vm, 'm')['conversion']['private'], 0)
 
@@ -222,7 +248,7 @@ class GuestMemfdPrivateBackends(GuestMemfdPrivateTest):
             '-device', 'nvdimm,memdev=m,unarmed=on', '-machine', 'nvdimm=on',
             backend=None, memory=32, payload='hello')
         console.expect('^done 0 failed')
-        self.assertEqual(self.info(vm, 'm')['mode'], 'split')
+        self.assertEqual(self.info(vm, 'm')['mode'], self.mode)
 
     def test_balloon(self):
         """Locked memory can be given away as well."""

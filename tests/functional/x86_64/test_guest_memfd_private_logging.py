@@ -12,6 +12,7 @@ from guest_memfd import GuestMemfdPrivateTest, MIB
 from guest_memfd_operations import start_server
 
 BLOCK = 'base=80M,size=64K'
+BLOCK_AT = 80 * MIB, 64 * 1024
 DIRTY = 'dirty,base=32M,size=8M'
 RING = 'kvm,dirty-ring-size=4096'
 REFUSED = 'are private and cannot be read to be migrated'
@@ -102,7 +103,7 @@ class GuestMemfdPrivateLogging(GuestMemfdPrivateTest):
         self.press_key(vm)
         console.expect('^waiting')
         self.measure(vm, mode)
-        self.assertEqual(self.info(vm)['allocated'], 64 * 1024)
+        self.assertEqual(self.allocated(vm, *BLOCK_AT), 64 * 1024)
         self.press_key(vm)
         for _ in range(5):
             self.measure(vm, mode)
@@ -134,7 +135,7 @@ class GuestMemfdPrivateLogging(GuestMemfdPrivateTest):
         payload = (f'fill,base=80M,size=64M,seed=3 wait '
                    f'convert,{BLOCK},private=1,expect=16 '
                    f'convert,{BLOCK},private=0 verify,base=80M,size=1M,seed=3 '
-                   f'wait convert,{BLOCK},private=1 zero,{BLOCK}')
+                   f'wait convert,{BLOCK},private=1 converted,{BLOCK},seed=3')
         uri = f'unix:{self.socket_dir().name}/migration'
         source, console = self.start('source', payload=payload)
         target = self.machine_vm('target', '-incoming', 'defer', payload=payload)
@@ -142,6 +143,10 @@ class GuestMemfdPrivateLogging(GuestMemfdPrivateTest):
         for vm in source, target:
             vm.cmd('migrate-set-capabilities', capabilities=[
                 {'capability': 'postcopy-ram', 'state': True}])
+        if self.in_place:
+            with self.assertRaisesRegex(Exception, 'userfaultfd has no support'):
+                target.cmd('migrate-incoming', uri=uri)
+            return
         target.cmd('migrate-incoming', uri=uri)
         console.expect('^waiting')
         # Only what the guest asks for arrives: at this rate, all takes 16 min.

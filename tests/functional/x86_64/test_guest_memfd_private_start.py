@@ -23,6 +23,9 @@ NUMA = ('-m', '64M', '-object', f'{GMEM},id=n0,size=32M', '-object',
         '-numa', 'node,memdev=n1')
 
 
+IN_PLACE = GuestMemfdPrivateTest.in_place
+
+
 def command(name, **arguments):
     return {'execute': name, 'arguments': arguments}
 
@@ -129,6 +132,23 @@ class GuestMemfdPrivateStart(GuestMemfdPrivateTest):
                     'one'), 'no block device'),
         ('no_kvm_leaf', ('-accel', 'kvm', '-cpu', 'host,kvm=off', *CGS,
                          '-machine', MACHINE)),
+        ('in_place_on', ('-accel', 'kvm', '-object',
+                         'sw-protected-guest,id=c,convert-in-place=on',
+                         '-machine', MACHINE),
+         None if IN_PLACE else "'convert-in-place' is on, but this host's KVM cannot"),
+        ('in_place_off', ('-accel', 'kvm', '-object',
+                          '{"qom-type": "sw-protected-guest", "id": "c", '
+                          '"convert-in-place": false}', '-machine', MACHINE),
+         "'convert-in-place' is off, but this host's KVM only" if IN_PLACE else None),
+        ('in_place_other', ('-accel', 'kvm', '-object', 's390-pv-guest,id=c,'
+                            'convert-in-place=on', '-machine', MACHINE),
+         'Parameter|convert-in-place|s390'),
+        # As AMD's testers write it, with another guest than theirs
+        ('amd', ('-accel', 'kvm', '-object',
+                 'sw-protected-guest,id=c,convert-in-place=true', '-machine',
+                 MACHINE + ',memory-backend=ram0', '-m', '60G', '-object',
+                 f'{GMEM},id=ram0,size=60G,share=on,host-nodes=0,policy=interleave'),
+         None if IN_PLACE else "'convert-in-place' is on|no effect on private memory"),
         ('backend_tcg', ('-accel', 'tcg', '-machine',
                              'q35,memory-backend=ram0', *RAM0),
          'needs KVM'),
@@ -175,6 +195,8 @@ class GuestMemfdPrivateStart(GuestMemfdPrivateTest):
             (command('object-del', id='ram1'), None),
             (command('object-del', id='c'), 'in use'),
             (command('query-guest-memfd'), None),
+            (command('qom-set', path='/objects/c', property='convert-in-place',
+                     value=True), 'cannot change any more'),
         )),
         ('plain', ('-accel', 'kvm', '-machine', 'q35'), (
             (CGS2, None),

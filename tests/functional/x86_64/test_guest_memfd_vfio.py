@@ -129,7 +129,8 @@ class GuestMemfdVfio(GuestMemfdPrivateTest):
                     f'convert,{size},private=0,expect=12 verify,{size},seed=3 '
                     'edu,at=33M,via=32M,refused=1 '
                     'edu,at=0x2107000,via=32M,refused=1 wait '
-                    f'convert,{size},private=0 zero,{size} edu,at=33M,via=32M')
+                    f'convert,{size},private=0 converted,{size},seed=3 '
+                    'edu,at=33M,via=32M')
         vm._wrapper = limited('unlimited')
         vm.launch()
         console = self.console(vm)
