@@ -4,8 +4,8 @@
 PREFIX ?= /usr/local
 export PREFIX
 
-.PHONY: all deps install patches linux style lab run check check-unit check-qtest \
-        check-functional check-upstream check-queue check-long check-sanitize bench clean help
+.PHONY: all deps install patches linux linux-image linux-config style lab run check \
+        check-unit check-qtest check-functional check-selftest check-upstream check-queue check-long check-sanitize bench clean help
 
 all: ## build QEMU (the default): build/qemu/qemu-system-x86_64 and its tools
 	@scripts/deps --check
@@ -24,6 +24,12 @@ patches: ## write the commits of build/src/qemu back to patches/qemu
 linux: ## make build/src/linux-7.3, the kernel with the patches of companion/linux
 	@scripts/prepare linux-7.3
 
+linux-image: deps ## build the lab's kernel with companion/linux: build/lab/bzImage-7.3-in-place
+	@lab/build 7.3-in-place
+
+linux-config: ## set in the kernel configuration CONFIG=FILE what companion/linux needs
+	@scripts/linux-config $(CONFIG)
+
 style: ## QEMU's checkpatch over our files and patches
 	@scripts/deps --check
 	@scripts/style
@@ -36,10 +42,10 @@ lab: deps ## start the lab's host: a shell there, or CMD="..."
 run: deps ## show the project at work in the lab; ARGS="..." are passed on
 	@scripts/run $(ARGS)
 
-check: deps ## all tests; the parts are check-unit, -qtest, -functional, -upstream
+check: deps ## all tests; the parts: check-unit, -qtest, -functional, -selftest, -upstream
 	@scripts/check
 
-check-unit check-qtest check-functional check-upstream: deps
+check-unit check-qtest check-functional check-selftest check-upstream: deps
 	@scripts/check $(@:check-%=%)
 
 check-queue: deps ## does each patch of patches/qemu build where it stands?
