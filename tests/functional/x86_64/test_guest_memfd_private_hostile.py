@@ -75,23 +75,26 @@ class Watcher(threading.Thread):
 
 class GuestMemfdPrivateHostile(GuestMemfdPrivateTest):
 
-    # Name, the payload's cases, backend, vCPUs
+    # Name, the payload's cases, backend, vCPUs, options of the second disk's file
     VIRTIO = (
         ('virtio', 'virtio,base=80M,size=64K', GMEM, 1),
         ('virtio_ram', 'virtio,base=80M,size=64K', 'memory-backend-ram', 1),
         ('virtio_flight', 'virtio,base=80M,size=64K,disk=1,flight=1', GMEM, 1),
         ('virtio_flight_ram', 'virtio,base=80M,size=64K,disk=1,flight=1',
          'memory-backend-ram', 1),
+        # The guest's buffer is not aligned for that, so a thread of QEMU's copies.
+        ('virtio_flight_copy', 'virtio,base=80M,size=64K,disk=1,flight=1', GMEM, 1,
+         ',cache.direct=on'),
         ('virtio_fuzz', f'fuzz,base=64M,size=64M,hole=3G,count={8000 * LONG} '
                         'virtio,base=80M,size=64K', GMEM, 4),
     )
 
-    def disk(self, name, can_hold=False):
+    def disk(self, name, can_hold=False, options=''):
         """A small disk that is a file; the test may hold its requests."""
         path = self.scratch_file(name)
         with open(path, 'wb') as file:
             file.truncate(64 * 1024)
-        args = ['-blockdev', f'file,node-name={name}-file,filename={path}']
+        args = ['-blockdev', f'file,node-name={name}-file,filename={path}{options}']
         node = f'{name}-file'
         if can_hold:
             args += ['-blockdev', f'blkdebug,node-name={name}-debug,image={node}',
@@ -113,10 +116,10 @@ class GuestMemfdPrivateHostile(GuestMemfdPrivateTest):
         vm.cmd('human-monitor-command',
                command_line=f'qemu-io -d /machine/peripheral/{disk}/virtio-backend "{command}"')
 
-    def virtio(self, cases, backend, cpus):
+    def virtio(self, cases, backend, cpus, options=''):
         """A device gets nothing of private memory, and lives on."""
         vm, console = self.start('vm', '-smp', str(cpus), *self.disk('disk0'),
-                                 *self.disk('disk1', True), payload=cases,
+                                 *self.disk('disk1', True, options), payload=cases,
                                  backend=backend)
         while (word := console.expect('^(hold|release|done 0 failed)')[1]) != b'done 0 failed':
             for kind in 'read', 'write':
@@ -124,6 +127,9 @@ class GuestMemfdPrivateHostile(GuestMemfdPrivateTest):
                              f'remove_break {kind}')
             self.press_key(vm)
         self.assertGreater(self.requests(vm), 100)
+        if self.in_place and options:
+            vm.shutdown()
+            self.assertIn('has made memory private that QEMU', vm.get_log())
 
     def hostile_life(self, vm, console, seeds):
         """Until it has destroyed itself, or asked for enough; then from anew.
