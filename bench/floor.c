@@ -6,9 +6,9 @@
  *   floor tsc                     the TSC's frequency in Hz
  *   floor memset MIB              nanoseconds to write that much new memory
  *
- * What a conversion cannot do without: the guest's exit, KVM's attribute, the
- * freeing of the half that has lost its meaning, and the mapping of the other
- * half, which QEMU asks KVM for as well.
+ * What a conversion cannot do without: the guest's exit, KVM's attribute, and
+ * the mapping of the memory, which QEMU asks KVM for as well. Where KVM does not
+ * convert in place, also the freeing of the half that has lost its meaning.
  */
 #include <elf.h>
 #include <err.h>
@@ -30,7 +30,18 @@
 #define COMMAND_LINE 0x2000
 #define MAX_CPUID 256
 
+/* Linux 7.4: until QEMU's copy of its headers has these */
+#ifndef KVM_SET_MEMORY_ATTRIBUTES2
+#define KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES 252
+struct kvm_memory_attributes2 {
+    __u64 offset, size, attributes, flags, error_offset, reserved[11];
+};
+#define KVM_SET_MEMORY_ATTRIBUTES2 \
+    _IOWR(KVMIO, 0xd2, struct kvm_memory_attributes2)
+#endif
+
 static int vm, vcpu, shared_fd, private_fd;
+static bool in_place;           /* shared_fd is private_fd */
 static uint8_t *memory;
 
 static int64_t now(void)
@@ -66,14 +77,23 @@ static void create_vm(uint64_t size)
               "KVM_CREATE_VM");
     must(ioctl(vm, KVM_ENABLE_CAP, &cap), "KVM_CAP_EXIT_HYPERCALL");
     must(ioctl(vm, KVM_CREATE_IRQCHIP), "KVM_CREATE_IRQCHIP");
-    shared_fd = must(memfd_create("ram", 0), "memfd_create");
-    must(ftruncate(shared_fd, size), "ftruncate");
+    in_place = ioctl(vm, KVM_CHECK_EXTENSION,
+                     KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES) > 0;
+    if (in_place) {
+        gmem.flags = GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED;
+    }
+    private_fd = must(ioctl(vm, KVM_CREATE_GUEST_MEMFD, &gmem),
+                      "KVM_CREATE_GUEST_MEMFD");
+    if (in_place) {
+        shared_fd = private_fd;
+    } else {
+        shared_fd = must(memfd_create("ram", 0), "memfd_create");
+        must(ftruncate(shared_fd, size), "ftruncate");
+    }
     memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, shared_fd, 0);
     if (memory == MAP_FAILED) {
         err(1, "mmap");
     }
-    private_fd = must(ioctl(vm, KVM_CREATE_GUEST_MEMFD, &gmem),
-                      "KVM_CREATE_GUEST_MEMFD");
     region.guest_memfd = private_fd;
     region.userspace_addr = (uintptr_t)memory;
     must(ioctl(vm, KVM_SET_USER_MEMORY_REGION2, &region),
@@ -138,13 +158,21 @@ static void floor_convert(uint64_t start, uint64_t size, bool private)
         .address = start, .size = size,
         .attributes = private ? KVM_MEMORY_ATTRIBUTE_PRIVATE : 0,
     };
+    struct kvm_memory_attributes2 attributes2 = {
+        .offset = start, .size = size, .attributes = attributes.attributes,
+    };
     struct kvm_pre_fault_memory fault = { .gpa = start, .size = size };
 
-    must(ioctl(vm, KVM_SET_MEMORY_ATTRIBUTES, &attributes),
-         "KVM_SET_MEMORY_ATTRIBUTES");
-    must(fallocate(private ? shared_fd : private_fd,
-                   FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, start, size),
-         "fallocate");
+    if (in_place) {
+        must(ioctl(private_fd, KVM_SET_MEMORY_ATTRIBUTES2, &attributes2),
+             "KVM_SET_MEMORY_ATTRIBUTES2");
+    } else {
+        must(ioctl(vm, KVM_SET_MEMORY_ATTRIBUTES, &attributes),
+             "KVM_SET_MEMORY_ATTRIBUTES");
+        must(fallocate(private ? shared_fd : private_fd,
+                       FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, start, size),
+             "fallocate");
+    }
     while (fault.size) {
         if (ioctl(vcpu, KVM_PRE_FAULT_MEMORY, &fault)) {
             break;

@@ -23,6 +23,7 @@ VM_SIZES = 4, 64, 512   # GiB; TCG has 40 bits of physical address
 # Each measure: what it is called, whose values are compared, and with whose.
 MEASURES = {
     'conversion': ('Conversions by the guest', 'ours', ('stock', 'floor')),
+    'conversion in place': ('The same in place', 'ours', ('floor',)),
     'conversion+syscall': ('The same with listeners that make a system call each time',
                            'ours', ('stock',)),
     'VM size': ('Conversions of 4 KiB by the guest, over the size of its memory',
@@ -33,6 +34,7 @@ MEASURES = {
                  'ours', ('stock',)),
     'memory': ('Host memory for guest RAM that was converted back and forth ten times',
                'ours', ('stock',)),
+    'memory in place': ('The same in place', 'ours', ()),
     'untouched': ('Host memory of a guest that has touched 1 MiB of 256 MiB',
                   'guest_memfd', ('memfd', 'stock memfd')),
     'untouched time': ('Time to save and to restore it',
