@@ -7,8 +7,8 @@
  *   floor memset MIB              nanoseconds to write that much new memory
  *
  * What a conversion cannot do without: the guest's exit, KVM's attribute, and
- * the mapping of the memory, which QEMU asks KVM for as well. Where KVM does not
- * convert in place, also the freeing of the half that has lost its meaning.
+ * the mapping of the memory, which QEMU asks KVM for as well. Where KVM does
+ * not convert in place, also the freeing of the half that has lost its meaning.
  */
 #include <elf.h>
 #include <err.h>
