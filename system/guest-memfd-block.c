@@ -100,7 +100,7 @@ static int block_set_private(GuestMemfdMap *map, uint64_t offset,
 static int block_drop_private(RAMBlock *rb, uint64_t offset, uint64_t size)
 {
 #ifdef CONFIG_FALLOCATE_PUNCH_HOLE
-    return fallocate(rb->guest_memfd, FALLOC_FL_PUNCH_HOLE |
+    return fallocate(guest_memfd_fd(rb), FALLOC_FL_PUNCH_HOLE |
                      FALLOC_FL_KEEP_SIZE, offset, size) ? -errno : 0;
 #else
     return -ENOSYS;
@@ -159,7 +159,7 @@ static const GuestMemfdBlockOps block_ops_in_place = {
     .init = guest_memfd_in_place_init,
     .free_size = guest_memfd_in_place_free_size,
     .balloon = guest_memfd_in_place_balloon,
-    .drop_private = guest_memfd_in_place_drop,
+    .drop_private = block_drop_private,
 };
 
 /*

@@ -94,16 +94,6 @@ int guest_memfd_in_place_set_private(GuestMemfdBlock *block, uint64_t offset,
     return ret;
 }
 
-int guest_memfd_in_place_drop(RAMBlock *rb, uint64_t offset, uint64_t size)
-{
-#ifdef CONFIG_FALLOCATE_PUNCH_HOLE
-    return fallocate(rb->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                     offset, size) ? -errno : 0;
-#else
-    return -ENOSYS;
-#endif
-}
-
 void guest_memfd_in_place_balloon(RAMBlock *rb, uint64_t offset, uint64_t size)
 {
     GuestMemfdBlock *block = guest_memfd_of(rb);
@@ -111,7 +101,8 @@ void guest_memfd_in_place_balloon(RAMBlock *rb, uint64_t offset, uint64_t size)
     uint64_t run;
 
     while ((run = guest_memfd_map_next_run(&block->map, &offset, end, false))) {
-        guest_memfd_in_place_drop(rb, offset, run);
+        /* One file has both: this frees shared pages as well. */
+        block->ops->drop_private(rb, offset, run);
         offset += run;
     }
 }

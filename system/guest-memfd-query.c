@@ -48,11 +48,6 @@ static RAMBlock *guest_memfd_query_block(Object *obj)
     return guest_memfd_of(rb) || rb->flags & RAM_GUEST_MEMFD_MMAP ? rb : NULL;
 }
 
-static int guest_memfd_query_fd(const RAMBlock *rb)
-{
-    return rb->flags & RAM_GUEST_MEMFD_MMAP ? rb->fd : rb->guest_memfd;
-}
-
 static GuestMemfdFailureList *guest_memfd_query_failures(
     const GuestMemfdStats *stats)
 {
@@ -119,7 +114,7 @@ static int guest_memfd_query_object(Object *obj, void *opaque)
     RAMBlock *rb = guest_memfd_query_block(obj);
 
     if (rb) {
-        int fd = qemu_dup(guest_memfd_query_fd(rb));
+        int fd = qemu_dup(guest_memfd_fd(rb));
 
         g_array_append_val(query->fds, fd);
         QAPI_LIST_APPEND(query->tail, guest_memfd_query_info(obj, rb));
@@ -259,8 +254,7 @@ static char guest_memfd_map_char(const RAMBlock *rb, uint64_t offset,
     }
     allocated = private < size && guest_memfd_shared_has(rb, offset, size);
     if (private && !allocated) {
-        allocated = guest_memfd_file_has(guest_memfd_query_fd(rb), offset,
-                                         size);
+        allocated = guest_memfd_file_has(guest_memfd_fd(rb), offset, size);
     }
     if (!allocated) {
         return '.';
@@ -346,7 +340,7 @@ static int guest_memfd_print(Object *obj, void *opaque)
     }
     info = guest_memfd_query_info(obj, rb);
     size = size_to_str(info->size);
-    has = guest_memfd_count(guest_memfd_query_fd(rb), rb->used_length);
+    has = guest_memfd_count(guest_memfd_fd(rb), rb->used_length);
     for (s = info->slots; s; s = s->next) {
         slots++;
         bound += s->value->binding == GUEST_MEMFD_BINDING_BOUND;

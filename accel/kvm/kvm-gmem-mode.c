@@ -79,7 +79,7 @@ static bool mode_check(const ConfidentialGuestSupport *cgs, bool split,
 bool kvm_gmem_choose_mode(ConfidentialGuestSupport *cgs, Error **errp)
 {
     ERRP_GUARD();
-    const bool in_place = mode_offers_in_place();
+    bool in_place;
 
     if (!cgs) {
         return true;
@@ -94,6 +94,7 @@ bool kvm_gmem_choose_mode(ConfidentialGuestSupport *cgs, Error **errp)
         error_append_hint(errp, "Leave it out, or use sev-snp-guest.\n");
         return false;
     }
+    in_place = mode_offers_in_place();
     if (!mode_check(cgs, mode_offers_split(), in_place, errp)) {
         return false;
     }

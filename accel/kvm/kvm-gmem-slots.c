@@ -71,12 +71,6 @@
  */
 #define KVM_GMEM_LOG_PERIOD 1000
 
-/* The guest_memfd of a RAM block: all of it, or its private half; or -1 */
-static int kvm_gmem_block_fd(const RAMBlock *rb)
-{
-    return rb->flags & RAM_GUEST_MEMFD_MMAP ? rb->fd : rb->guest_memfd;
-}
-
 static bool kvm_gmem_slot_has_file(const KVMSlot *slot)
 {
     return slot->memory_size && slot->guest_memfd >= 0;
@@ -376,7 +370,7 @@ GuestMemfdSlotList *kvm_gmem_query_slots(const RAMBlock *rb)
             GuestMemfdSlot *info;
 
             if (!kvm_gmem_slot_has_file(slot) ||
-                slot->guest_memfd != kvm_gmem_block_fd(rb)) {
+                slot->guest_memfd != guest_memfd_fd(rb)) {
                 continue;
             }
             info = g_new0(GuestMemfdSlot, 1);
@@ -578,7 +572,7 @@ void kvm_gmem_slot_init(KVMMemoryListener *kml, KVMSlot *slot,
 {
     static bool has_reset;
 
-    slot->guest_memfd = kvm_gmem_block_fd(rb);
+    slot->guest_memfd = guest_memfd_fd(rb);
     slot->guest_memfd_block = kml->as_id == 0 ? guest_memfd_of(rb) : NULL;
     slot->guest_memfd_refused = false;
     kvm_gmem_slot_set_unlogged(slot, false);

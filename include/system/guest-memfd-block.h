@@ -103,6 +103,12 @@ struct GuestMemfdBlock {
     bool told;                  /* that a listener could not get all memory */
 };
 
+/* guest_memfd_fd: the guest_memfd of a RAM block, all of it or a half, or -1 */
+static inline int guest_memfd_fd(const RAMBlock *rb)
+{
+    return rb->flags & RAM_GUEST_MEMFD_MMAP ? rb->fd : rb->guest_memfd;
+}
+
 /**
  * guest_memfd_block_check_bound: can guest memory become private?
  * @block: the block that it belongs to
@@ -219,9 +225,6 @@ uint64_t guest_memfd_in_place_free_size(RAMBlock *rb);
 int guest_memfd_in_place_set_private(GuestMemfdBlock *block, uint64_t offset,
                                      uint64_t size, bool private,
                                      uint64_t *done);
-
-/* guest_memfd_in_place_drop: free pages, whatever their state */
-int guest_memfd_in_place_drop(RAMBlock *rb, uint64_t offset, uint64_t size);
 
 /* guest_memfd_in_place_balloon: free shared pages */
 void guest_memfd_in_place_balloon(RAMBlock *rb, uint64_t offset, uint64_t size);
