@@ -611,12 +611,13 @@ bool guest_memfd_access_is_request(void)
     return current_machine->cgs && current_machine->cgs->access_is_request;
 }
 
-int64_t guest_memfd_fault(hwaddr start, hwaddr size, bool private)
+int64_t guest_memfd_fault(hwaddr start, hwaddr size, bool private,
+                          CPUState *cpu)
 {
     if (!guest_memfd_access_is_request()) {
         return 0;
     }
-    return guest_memfd_convert(start, size, private, NULL);
+    return guest_memfd_convert(start, size, private, cpu);
 }
 
 bool guest_memfd_can_undo(GuestMemfdBlock *block, uint64_t offset,

@@ -112,7 +112,15 @@ int kvm_gmem_memory_fault(hwaddr start, uint64_t size, uint64_t flags)
                      to_private ? "private" : "shared");
         return -1;
     }
-    ret = guest_memfd_fault(start, size, to_private);
+    ret = guest_memfd_fault(start, size, to_private, current_cpu);
+    if (ret == -EINTR || ret == -EAGAIN) {
+        /*
+         * The vCPU has to stop, or something uses a page for long, and the
+         * guest cannot be told: the vCPU repeats the access, which is the same
+         * fault again, for as long as that lasts.
+         */
+        return 0;
+    }
     if (ret < 0) {
         error_report("The guest has accessed 0x%" HWADDR_PRIx " as %s memory, "
                      "which it cannot be: %s", start,

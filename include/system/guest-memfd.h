@@ -265,6 +265,7 @@ bool guest_memfd_access_is_request(void);
  * @start: guest physical address
  * @size: in bytes
  * @private: how the vCPU wanted to access it
+ * @cpu: as for guest_memfd_convert()
  *
  * Where the guest itself tells for each access (SEV-SNP, TDX), it wants the
  * memory to be converted.  In a software-protected VM it does not: there KVM
@@ -274,7 +275,8 @@ bool guest_memfd_access_is_request(void);
  *
  * Returns: as guest_memfd_convert(); 0 in a software-protected VM
  */
-int64_t guest_memfd_fault(hwaddr start, hwaddr size, bool private);
+int64_t guest_memfd_fault(hwaddr start, hwaddr size, bool private,
+                          CPUState *cpu);
 
 /**
  * guest_memfd_blocks_migration: is there memory that cannot be migrated?

@@ -13,9 +13,11 @@
 # test that hangs; it is QEMU_TEST_GMEM_SLOW times as long for QEMU with a
 # sanitizer.
 
+import contextlib
 import ctypes
 import glob
 import logging
+import mmap
 import os
 import re
 import socket
@@ -41,10 +43,10 @@ HANG = 600 * SLOW * min(LONG, 10)
 PIDFD_GETFD, CACHESTAT = 438, 451
 NANOSLEEP = '35'        # of x86-64
 LIBC = ctypes.CDLL(None, use_errno=True)
+PAGE = 4096
 # In the guest: its memory in KiB
 MEMTOTAL = "awk '/^MemTotal/ { print $2 }' /proc/meminfo"
 # Does this host's KVM convert private memory in place?
-IN_PLACE_PARAMETER = '/sys/module/kvm/parameters/gmem_in_place_conversion'
 # What Linux names the file
 GUEST_MEMFD_LINK = '[kvm-gmem]'
 GUEST_FAILED = re.compile(rb'Kernel panic.*|guest: FAIL.*|^FAIL.*|^not ok .*',
@@ -284,6 +286,7 @@ class GuestMemfdTest(QemuSystemTest):
     machine_args = ()   # of each VM
     machine_props = ''  # of each machine
     payload_words = ''  # before each payload's cases
+    module = None       # of tests/qtest, preloaded into each QEMU
 
     @classmethod
     def add_cases(cls, method, cases):
@@ -386,6 +389,8 @@ class GuestMemfdTest(QemuSystemTest):
                         '-append', 'console=ttyS0 quiet panic=-1 '
                         'memhp_default_state=online_movable ' + linux)
         vm.add_args(*self.machine_args, *args)
+        if self.module:
+            self.preload(vm, self.module)
         return vm
 
     def console(self, vm):
@@ -397,14 +402,16 @@ class GuestMemfdTest(QemuSystemTest):
         vm.launch()
         return vm, self.console(vm)
 
+    def preload(self, vm, name, *environment):
+        """That QEMU, not launched yet, runs with a module of tests/qtest."""
+        library = os.path.join(os.path.dirname(self.qemu_bin), f'tests/qtest/{name}.so')
+        self.assertTrue(os.path.exists(library), f'{library} is not there')
+        vm._wrapper = ('env', f'LD_PRELOAD={library}', *environment)
+
     def inject_faults(self, vm):
         """System calls of that QEMU, not launched yet, fail as arm() says."""
-        library = os.path.join(os.path.dirname(self.qemu_bin),
-                               'tests/qtest/guest-memfd-fault.so')
-        self.assertTrue(os.path.exists(library), f'{library} is not there')
         self.fault = self.scratch_file('fault')
-        vm._wrapper = ('env', f'LD_PRELOAD={library}',
-                       f'GUEST_MEMFD_FAULT={self.fault}')
+        self.preload(vm, 'guest-memfd-fault', f'GUEST_MEMFD_FAULT={self.fault}')
 
     def start_faulty(self, *args, **kwargs):
         """As start(), with inject_faults()."""
@@ -527,9 +534,12 @@ class GuestMemfdTest(QemuSystemTest):
     @staticmethod
     def guest_memfds(vm):
         """The guest_memfd files that the QEMU process has open."""
-        fds = f'/proc/{vm.get_pid()}/fd'
-        return [int(fd) for fd in os.listdir(fds)
-                if GUEST_MEMFD_LINK in os.readlink(f'{fds}/{fd}')]
+        found = []
+        for path in glob.glob(f'/proc/{vm.get_pid()}/fd/*'):
+            with contextlib.suppress(FileNotFoundError):    # closed meanwhile
+                if GUEST_MEMFD_LINK in os.readlink(path):
+                    found.append(int(os.path.basename(path)))
+        return found
 
     def allocated(self, vm, start=0, size=0):
         """Bytes that the host has of a part of the VM's one guest_memfd, or of all
@@ -551,6 +561,26 @@ class GuestMemfdTest(QemuSystemTest):
         self.addCleanup(os.close, copy)
         return copy
 
+    @contextlib.contextmanager
+    def held(self, vm, offset):
+        """Another process has the page in a pipe, as a backend that sends it."""
+        class IoVec(ctypes.Structure):
+            _fields_ = (('base', ctypes.c_void_p), ('length', ctypes.c_size_t))
+
+        self.assertNotEqual(self.allocated(vm, offset, PAGE), 0)
+        with contextlib.ExitStack() as stack:
+            memory = mmap.mmap(self.guest_memfd_copy(vm), offset + PAGE)
+            stack.callback(memory.close)
+            ends = os.pipe()
+            for end in ends:
+                stack.callback(os.close, end)
+            view = (ctypes.c_char * PAGE).from_buffer(memory, offset)
+            iov = IoVec(ctypes.addressof(view), PAGE)
+            done = LIBC.vmsplice(ends[1], ctypes.byref(iov), ctypes.c_ulong(1), 0)
+            self.assertEqual(done, PAGE, os.strerror(ctypes.get_errno()))
+            del iov, view
+            yield
+
     @staticmethod
     def sleeps(vm):
         """Is a thread of QEMU in nanosleep()?"""
@@ -561,13 +591,17 @@ class GuestMemfdTest(QemuSystemTest):
         return False
 
 
-def converts_in_place():
-    """Where KVM cannot, it has no such parameter."""
+def kvm_parameter(name):
+    """Is it on? A KVM that does not know it does not do it."""
     try:
-        with open(IN_PLACE_PARAMETER, encoding='ascii') as file:
+        with open(f'/sys/module/kvm/parameters/{name}', encoding='ascii') as file:
             return file.read().strip() == 'Y'
     except FileNotFoundError:
         return False
+
+
+def converts_in_place():
+    return kvm_parameter('gmem_in_place_conversion')
 
 
 def split_only(test):
@@ -585,3 +619,7 @@ class GuestMemfdPrivateTest(GuestMemfdTest):
     machine_args = ('-object', 'sw-protected-guest,id=cgs0')
     machine_props = ',confidential-guest-support=cgs0'
     payload_words = 'in-place ' if in_place else ''
+
+    def private(self, vm, backend='ram0'):
+        """Bytes of the backend's memory"""
+        return self.info(vm, backend)['conversion']['private']

@@ -28,6 +28,12 @@ unsigned this_cpu(void);
 
 int64_t kvm_hypercall(uint64_t number, uint64_t a0, uint64_t a1, uint64_t a2);
 
+/*
+ * Where an address of RAM is private memory, in a VM that guest-memfd-twin has
+ * given a second address to. Addresses of one GiB only.
+ */
+uint64_t twin_of(uint64_t at);
+
 /* Makes QEMU take all of low memory out of KVM and VFIO, and put it back. */
 void turn_shadow_ram(void);
 

@@ -15,6 +15,7 @@
 #define WAKE_VECTOR 32
 
 extern const char exception_entries[32][16];        /* in start.S */
+extern uint64_t pml4[512];                          /* there, too */
 extern const char trampoline[], trampoline_end[];   /* in trampoline.S */
 extern const char resume[], resume_end[];           /* there, too */
 

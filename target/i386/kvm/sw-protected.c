@@ -145,6 +145,18 @@ static void sw_protected_cpu_instance_init(X86ConfidentialGuest *cg,
         1u << KVM_FEATURE_HC_MAP_GPA_RANGE;
 }
 
+static bool sw_protected_get_convert_on_access(Object *obj, Error **errp)
+{
+    return CONFIDENTIAL_GUEST_SUPPORT(obj)->access_is_request;
+}
+
+/* KVM reports such accesses only in tests, see SwProtectedGuestProperties. */
+static void sw_protected_set_convert_on_access(Object *obj, bool value,
+                                               Error **errp)
+{
+    CONFIDENTIAL_GUEST_SUPPORT(obj)->access_is_request = value;
+}
+
 static void sw_protected_guest_class_init(ObjectClass *oc, const void *data)
 {
     CONFIDENTIAL_GUEST_SUPPORT_CLASS(oc)->kvm_init = sw_protected_kvm_init;
@@ -156,6 +168,12 @@ static void sw_protected_guest_class_init(ObjectClass *oc, const void *data)
     USER_CREATABLE_CLASS(oc)->can_be_deleted = sw_protected_can_be_deleted;
     RESETTABLE_CLASS(oc)->get_state = sw_protected_reset_state;
     RESETTABLE_CLASS(oc)->phases.hold = sw_protected_reset_hold;
+
+    object_class_property_add_bool(oc, "x-convert-on-access",
+                                   sw_protected_get_convert_on_access,
+                                   sw_protected_set_convert_on_access);
+    object_class_property_set_description(oc, "x-convert-on-access",
+        "Whether the guest's access converts a page of the other kind");
 }
 
 static void sw_protected_guest_init(Object *obj)

@@ -7,24 +7,16 @@
 #
 # Copyright (c) 2026 The qemu-gmem developers
 
-import contextlib
-import ctypes
 import errno
-import mmap
 import os
 
-from guest_memfd import GuestMemfdPrivateTest, LIBC, MIB
+from guest_memfd import GuestMemfdPrivateTest, MIB, PAGE
 
-PAGE = 4096
 AREA = 'base=80M,size=64K'
 BUSY = 80 * MIB + 5 * PAGE          # a page of it
 EVENT = 'GUEST_MEMFD_CONVERSION_FAILED'
 HOUR = 3600             # in seconds: until something kicks the vCPU
 NODES = '/sys/devices/system/node'
-
-
-class IoVec(ctypes.Structure):
-    _fields_ = (('base', ctypes.c_void_p), ('length', ctypes.c_size_t))
 
 
 class GuestMemfdPrivateInPlace(GuestMemfdPrivateTest):
@@ -33,26 +25,6 @@ class GuestMemfdPrivateInPlace(GuestMemfdPrivateTest):
         super().setUp()
         if not self.in_place:
             self.skipTest("this host's KVM does not convert memory in place")
-
-    def private(self, vm):
-        return self.info(vm)['conversion']['private']
-
-    @contextlib.contextmanager
-    def held(self, vm, offset):
-        """Another process has the page in a pipe, as a backend that sends it."""
-        self.assertNotEqual(self.allocated(vm, offset, PAGE), 0)
-        with contextlib.ExitStack() as stack:
-            memory = mmap.mmap(self.guest_memfd_copy(vm), offset + PAGE)
-            stack.callback(memory.close)
-            ends = os.pipe()
-            for end in ends:
-                stack.callback(os.close, end)
-            view = (ctypes.c_char * PAGE).from_buffer(memory, offset)
-            iov = IoVec(ctypes.addressof(view), PAGE)
-            done = LIBC.vmsplice(ends[1], ctypes.byref(iov), ctypes.c_ulong(1), 0)
-            self.assertEqual(done, PAGE, os.strerror(ctypes.get_errno()))
-            del iov, view
-            yield
 
     def waiting_for_page(self, *then, **kwargs):
         """A VM whose guest wants to make the area private, of which a page is

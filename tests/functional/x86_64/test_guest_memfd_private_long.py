@@ -18,9 +18,6 @@ HOUR = 3600             # a request sleeps so long between two parts
 
 class GuestMemfdPrivateLong(GuestMemfdPrivateTest):
 
-    def private(self, vm):
-        return self.info(vm)['conversion']['private']
-
     # The step that fails, and whether pages are private before
     FAILURES = (
         ('attribute_to_private', 'attribute', 0, 5),

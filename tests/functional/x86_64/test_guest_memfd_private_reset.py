@@ -21,9 +21,6 @@ DIMM_REST = 'base=0x100001000,size=2044K'   # without the page that a device wri
 
 class GuestMemfdPrivateReset(GuestMemfdPrivateTest):
 
-    def private(self, vm, backend='ram0'):
-        return self.info(vm, backend)['conversion']['private']
-
     def suspend(self, machine):
         """What is private stays so, with its contents."""
         vm, console = self.start(
