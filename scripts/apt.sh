@@ -72,7 +72,7 @@ apt_setup()
     : "${sec_uri:=${uri%/debian}/debian-security}" "${sec_key:=$key}"
 
     {
-        for suite in bookworm bookworm-updates bookworm-backports trixie-backports; do
+        for suite in bookworm bookworm-updates bookworm-backports trixie trixie-backports; do
             echo "deb [signed-by=$key] $uri $suite main"
         done
         echo "deb [signed-by=$sec_key] $sec_uri bookworm-security main"
@@ -81,6 +81,8 @@ apt_setup()
         # sha256 in upstream/, so the date adds nothing; elsewhere it counts.
         echo "deb-src [signed-by=$key check-valid-until=no] $uri sid main"
     } > "$APT_DIR/sources.list.new"
+    # Of Debian 13 only what is asked for by its suite
+    printf 'Package: *\nPin: release n=trixie\nPin-Priority: 1\n' > "$APT_DIR/preferences"
     # Another mirror: what the old one had is of no use.
     if ! cmp -s "$APT_DIR/sources.list.new" "$APT_DIR/sources.list"; then
         rm -f "$APT_DIR/updated"
@@ -97,6 +99,7 @@ apt_run()
     "$tool" -qq \
         -o Dir::Etc::SourceList="$APT_DIR/sources.list" \
         -o Dir::Etc::SourceParts="$APT_DIR/empty" \
+        -o Dir::Etc::Preferences="$APT_DIR/preferences" \
         -o Dir::State::Lists="$APT_DIR/lists" \
         -o Dir::Cache="$APT_DIR/cache" \
         -o APT::Sandbox::User=root \

@@ -22,6 +22,7 @@ import os
 import re
 import socket
 import struct
+import subprocess
 import threading
 import time
 import unittest
@@ -401,6 +402,24 @@ class GuestMemfdTest(QemuSystemTest):
         vm = self.machine_vm(*args, **kwargs)
         vm.launch()
         return vm, self.console(vm)
+
+    def daemon(self, *command):
+        """A process that listens on a socket, '{}' in the command; returns both."""
+        path = os.path.join(self.socket_dir().name, 'vhost')
+        daemon = subprocess.Popen(      # pylint: disable=consider-using-with
+            [word.replace('{}', path) for word in command])
+        self.addCleanup(daemon.wait)
+        self.addCleanup(daemon.terminate)
+        self.wait_for('the daemon listens', lambda: os.path.exists(path))
+        return daemon, path
+
+    def storage_daemon(self, disk):
+        """qemu-storage-daemon, which serves a disk by vhost-user; and its socket."""
+        return self.daemon(
+            os.getenv('QEMU_TEST_GMEM_QSD'),
+            '--blockdev', f'driver=file,node-name=file,filename={disk}',
+            '--export', 'type=vhost-user-blk,id=export,node-name=file,'
+                        'writable=on,addr.type=unix,addr.path={}')
 
     def preload(self, vm, name, *environment):
         """That QEMU, not launched yet, runs with a module of tests/qtest."""

@@ -17,12 +17,21 @@ static const char *run_ring(void)
         return "there is no such device";
     }
     virtio_set_up(&d, &q);
+    if (arg("private", 0)) {
+        const char *why = convert(base, base + PAGE_SIZE, true);
+
+        if (why) {
+            return why;
+        }
+        virtio_kick(&d, &q);
+    }
     return NULL;
 }
 
 CASE(run_ring, "ring",
-     "type=,base=: starts a virtio device with a queue that is there, and "
-     "no request");
+     "type=,base=[,private=1]: starts a virtio device with a queue that is "
+     "there, and no request; then makes the queue private, and has the device "
+     "look");
 
 /* VIRTIO_PMEM_REQ_TYPE_FLUSH */
 static const char *run_flush(void)

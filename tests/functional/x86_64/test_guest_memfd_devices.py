@@ -8,7 +8,6 @@
 
 import hashlib
 import os
-import subprocess
 
 from guest_memfd import GuestMemfdTest, MEMTOTAL, MIB, VhostUserPeer
 
@@ -137,20 +136,11 @@ class GuestMemfdDevices(GuestMemfdTest):
         """Another process reads and writes the guest's memory, by the fd."""
         mib = 4
         disk = self.scratch_file('disk.raw')
-        path = os.path.join(self.socket_dir().name, 'vhost')
         data = os.urandom(mib * MIB)
         with open(disk, 'wb') as file:
             file.write(data)
             file.truncate(4 * mib * MIB)
-        daemon = subprocess.Popen([     # pylint: disable=consider-using-with
-            os.getenv('QEMU_TEST_GMEM_QSD'),
-            '--blockdev', f'driver=file,node-name=file,filename={disk}',
-            '--export', 'type=vhost-user-blk,id=export,node-name=file,'
-                        f'writable=on,addr.type=unix,addr.path={path}'])
-        self.addCleanup(daemon.wait)
-        self.addCleanup(daemon.terminate)
-        self.wait_for('the storage daemon listens', lambda:
-                      os.path.exists(path))
+        _, path = self.storage_daemon(disk)
         vm, console = self.start_linux(
             '-chardev', f'socket,id=vhost,path={path}',
             '-device', 'vhost-user-blk-pci,chardev=vhost')

@@ -9,11 +9,14 @@
 
 import json
 import os
+import signal
 import socket
 import threading
 import time
+import unittest
 
-from guest_memfd import GuestMemfdPrivateTest, HANG, IS_LONG, LONG, MIB, SLOW, VhostUserPeer
+from guest_memfd import (GuestMemfdPrivateTest, HANG, IS_LONG, LONG, MIB, SLOW, VhostUserPeer,
+                         converts_in_place)
 from guest_memfd_operations import start_server
 
 GMEM = 'memory-backend-guest-memfd'
@@ -342,6 +345,24 @@ class GuestMemfdPrivateHostile(GuestMemfdPrivateTest):
         console.expect('^waiting')
         self.assertIn(peer.SET_MEM_TABLE, peer.requests)
         peer.close()
+        self.end_wait(vm, console)
+        console.expect('^done 0 failed')
+        self.assertEqual(vm.cmd('query-status')['status'], 'running')
+
+    @unittest.skipUnless(converts_in_place(), 'the daemon has the shared half')
+    def test_vhost_user_daemon(self):
+        """One that touches a private page ends; QEMU and the guest live on."""
+        disk = self.scratch_file('disk')
+        with open(disk, 'wb') as file:
+            file.truncate(64 * 1024)
+        daemon, path = self.storage_daemon(disk)
+        vm, console = self.start(
+            'vm', '-chardev', f'socket,id=vhost,path={path}',
+            '-device', 'vhost-user-blk-pci,chardev=vhost,iommu_platform=off',
+            payload='fill,base=64M,size=64K ring,type=2,base=80M,private=1 wait '
+                    'convert,base=64M,size=64K,private=1 verify,base=64M,size=64K')
+        console.expect('^waiting')
+        self.assertEqual(daemon.wait(), -signal.SIGBUS)
         self.end_wait(vm, console)
         console.expect('^done 0 failed')
         self.assertEqual(vm.cmd('query-status')['status'], 'running')
