@@ -5,6 +5,8 @@
  *   floor run PAYLOAD MIB CASES   runs the lab's payload, its output on stdout
  *   floor tsc                     the TSC's frequency in Hz
  *   floor memset MIB              nanoseconds to write that much new memory
+ *   floor store                   bytes that KVM takes for a run of private
+ *                                 pages, with 2^19 of them in 1 TiB
  *
  * What a conversion cannot do without: the guest's exit, KVM's attribute, and
  * the mapping of the memory, which QEMU asks KVM for as well. Where KVM does
@@ -60,13 +62,25 @@ static int must(int ret, const char *what)
     return ret;
 }
 
+static int create_guest_memfd(uint64_t size)
+{
+    struct kvm_create_guest_memfd gmem = { .size = size };
+
+    in_place = ioctl(vm, KVM_CHECK_EXTENSION,
+                     KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES) > 0;
+    if (in_place) {
+        gmem.flags = GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED;
+    }
+    return must(ioctl(vm, KVM_CREATE_GUEST_MEMFD, &gmem),
+                "KVM_CREATE_GUEST_MEMFD");
+}
+
 static void create_vm(uint64_t size)
 {
     int kvm = must(open("/dev/kvm", O_RDWR), "/dev/kvm");
     struct kvm_enable_cap cap = {
         .cap = KVM_CAP_EXIT_HYPERCALL, .args = { 1 << KVM_HC_MAP_GPA_RANGE },
     };
-    struct kvm_create_guest_memfd gmem = { .size = size };
     struct kvm_userspace_memory_region2 region = {
         .flags = KVM_MEM_GUEST_MEMFD, .memory_size = size,
     };
@@ -77,13 +91,7 @@ static void create_vm(uint64_t size)
               "KVM_CREATE_VM");
     must(ioctl(vm, KVM_ENABLE_CAP, &cap), "KVM_CAP_EXIT_HYPERCALL");
     must(ioctl(vm, KVM_CREATE_IRQCHIP), "KVM_CREATE_IRQCHIP");
-    in_place = ioctl(vm, KVM_CHECK_EXTENSION,
-                     KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES) > 0;
-    if (in_place) {
-        gmem.flags = GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED;
-    }
-    private_fd = must(ioctl(vm, KVM_CREATE_GUEST_MEMFD, &gmem),
-                      "KVM_CREATE_GUEST_MEMFD");
+    private_fd = create_guest_memfd(size);
     if (in_place) {
         shared_fd = private_fd;
     } else {
@@ -152,7 +160,7 @@ static void load(const char *path, const char *cases)
     must(ioctl(vcpu, KVM_SET_REGS, &regs), "KVM_SET_REGS");
 }
 
-static void floor_convert(uint64_t start, uint64_t size, bool private)
+static void set_attributes(uint64_t start, uint64_t size, bool private)
 {
     struct kvm_memory_attributes attributes = {
         .address = start, .size = size,
@@ -161,7 +169,6 @@ static void floor_convert(uint64_t start, uint64_t size, bool private)
     struct kvm_memory_attributes2 attributes2 = {
         .offset = start, .size = size, .attributes = attributes.attributes,
     };
-    struct kvm_pre_fault_memory fault = { .gpa = start, .size = size };
 
     if (in_place) {
         must(ioctl(private_fd, KVM_SET_MEMORY_ATTRIBUTES2, &attributes2),
@@ -169,6 +176,15 @@ static void floor_convert(uint64_t start, uint64_t size, bool private)
     } else {
         must(ioctl(vm, KVM_SET_MEMORY_ATTRIBUTES, &attributes),
              "KVM_SET_MEMORY_ATTRIBUTES");
+    }
+}
+
+static void floor_convert(uint64_t start, uint64_t size, bool private)
+{
+    struct kvm_pre_fault_memory fault = { .gpa = start, .size = size };
+
+    set_attributes(start, size, private);
+    if (!in_place) {
         must(fallocate(private ? shared_fd : private_fd,
                        FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, start, size),
              "fallocate");
@@ -238,6 +254,38 @@ static void print_memset(uint64_t size)
     printf("%lld\n", (long long)(now() - begin));
 }
 
+/* In KiB, of all that the kernel has in small objects */
+static long slab(void)
+{
+    FILE *file = fopen("/proc/meminfo", "r");
+    char line[80];
+    long size;
+
+    while (file && fgets(line, sizeof(line), file)) {
+        if (sscanf(line, "Slab: %ld", &size) == 1) {
+            fclose(file);
+            return size;
+        }
+    }
+    errx(1, "/proc/meminfo has no Slab");
+}
+
+static void print_store(void)
+{
+    const uint64_t size = 1ULL << 40, run = 1 << 20;
+    int kvm = must(open("/dev/kvm", O_RDWR), "/dev/kvm");
+    long before;
+
+    vm = must(ioctl(kvm, KVM_CREATE_VM, KVM_X86_SW_PROTECTED_VM),
+              "KVM_CREATE_VM");
+    private_fd = create_guest_memfd(size);
+    before = slab();
+    for (uint64_t at = 0; at < size; at += 2 * run) {
+        set_attributes(at, run, true);
+    }
+    printf("%.1f\n", (slab() - before) * 1024.0 / (size / 2 / run));
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 5 && !strcmp(argv[1], "run")) {
@@ -248,8 +296,11 @@ int main(int argc, char **argv)
         print_tsc();
     } else if (argc == 3 && !strcmp(argv[1], "memset")) {
         print_memset(atoll(argv[2]) << 20);
+    } else if (argc == 2 && !strcmp(argv[1], "store")) {
+        print_store();
     } else {
-        errx(1, "usage: floor run PAYLOAD MIB CASES | tsc | memset MIB");
+        errx(1, "usage: floor run PAYLOAD MIB CASES | tsc | memset MIB | "
+             "store");
     }
     return 0;
 }

@@ -17,6 +17,11 @@ LARGE = {
     '1 GiB': 'size=1G,count=1',
     '1 GiB mixed': 'size=1G,run=64K,count=1',
 }
+VFIO_CASES = {
+    '4 KiB': 'size=4K,count=50',
+    '2 MiB': 'size=2M,count=10',
+    '2 MiB mixed': 'size=2M,run=64K,count=10',
+}
 LISTENERS = 0, 1, 8
 VM_SIZES = 4, 64, 512   # GiB; TCG has 40 bits of physical address
 
@@ -26,6 +31,10 @@ MEASURES = {
     'conversion in place': ('The same in place', 'ours', ('floor',)),
     'conversion+syscall': ('The same with listeners that make a system call each time',
                            'ours', ('stock',)),
+    'conversion+VFIO': ('Conversions with an assigned device (VFIO type1)', 'ours', ('stock',)),
+    'conversion+VFIO in place': ('The same in place', 'ours', ()),
+    'first touch': ('First access to each page after a conversion', 'ours', ('stock', 'floor')),
+    'first touch in place': ('The same in place', 'ours', ('floor',)),
     'VM size': ('Conversions of 4 KiB by the guest, over the size of its memory',
                 'ours', ('stock',)),
     'calls': ('Calls of one listener for a mixed range of 2 MiB, 16 runs to change',
@@ -35,6 +44,8 @@ MEASURES = {
     'memory': ('Host memory for guest RAM that was converted back and forth ten times',
                'ours', ('stock',)),
     'memory in place': ('The same in place', 'ours', ()),
+    'store in place': ('Memory that the kernel takes to know which pages are private',
+                       'kernel', ()),
     'untouched': ('Host memory of a guest that has touched 1 MiB of 256 MiB',
                   'guest_memfd', ('memfd', 'stock memfd')),
     'untouched time': ('Time to save and to restore it',

@@ -11,6 +11,7 @@ struct samples {
 };
 
 static struct samples samples[2];       /* to shared, to private */
+static bool touches;
 
 /* Kept in order. */
 static void add_sample(struct samples *s, uint64_t cycles)
@@ -23,12 +24,15 @@ static void add_sample(struct samples *s, uint64_t cycles)
     s->cycles[i] = cycles;
 }
 
-/* Once; of a mixed range every other run is in that state already. */
+/*
+ * Once; of a mixed range every other run is in that state already. With
+ * touch=1, what counts is the first access to each page afterwards.
+ */
 static const char *bench_measure(uint64_t start, uint64_t end, uint64_t run,
                                  bool private)
 {
     const char *why = NULL;
-    uint64_t begin;
+    uint64_t begin, after;
 
     for (uint64_t at = start + run; run && !why && at < end; at += 2 * run) {
         why = convert(at, at + run, private);
@@ -36,7 +40,15 @@ static const char *bench_measure(uint64_t start, uint64_t end, uint64_t run,
     if (!why) {
         begin = timestamp();
         why = convert(start, end, private);
-        add_sample(&samples[private], timestamp() - begin);
+        after = timestamp();
+        if (touches) {
+            begin = after;
+            for (uint64_t at = start; at < end; at += PAGE_SIZE) {
+                *(uint64_t *)at = at;
+            }
+            after = timestamp();
+        }
+        add_sample(&samples[private], after - begin);
     }
     return why;
 }
@@ -45,6 +57,8 @@ static const char *run_bench(void)
 {
     uint64_t count = arg("count", 10), run = arg("run", 0), start, end;
     const char *why = arg_pages("base", "size", &start, &end);
+
+    touches = arg("touch", 0);
 
     if (!why && (!count || count > MAX_SAMPLES || run % PAGE_SIZE)) {
         why = "count= must be 1 to 1024, and run= whole pages";
@@ -66,8 +80,8 @@ static const char *run_bench(void)
 }
 
 CASE(run_bench, "bench",
-     "base=,size=[,run=][,count=10]: says what conversions take, uniform or "
-     "mixed");
+     "base=,size=[,run=][,count=10][,touch=1]: says what conversions take, "
+     "uniform or mixed; or the first access to each page afterwards");
 
 /* All of the range to private and back again, and each time written to. */
 static const char *run_churn(void)
