@@ -48,7 +48,7 @@ check: deps ## all tests; the parts: check-unit, -qtest, -functional, -selftest,
 check-unit check-qtest check-functional check-selftest check-upstream: deps
 	@scripts/check $(@:check-%=%)
 
-check-queue: deps ## does each patch of patches/qemu build where it stands?
+check-queue: deps ## does each patch of patches/qemu and companion/linux build where it stands?
 	@scripts/check queue
 
 check-long: deps ## check-queue, 100,000 requests of each kind, the whole table of meetings
