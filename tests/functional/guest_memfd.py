@@ -115,10 +115,21 @@ class Console:
                 return match
             left = deadline - time.monotonic()
             if left <= 0:
+                self.log_state()
                 self.fail(f'nothing like {pattern.pattern} on the console '
                           f'within {HANG} s')
             if not self.read(left) and not self.vm.is_running():
                 self.fail(f'QEMU ended before {pattern.pattern} on the console')
+
+    def log_state(self):
+        """Something hangs: what the vCPUs do, and QEMU's threads."""
+        for path in glob.glob(f'/proc/{self.vm.get_pid()}/task/*/syscall'):
+            with contextlib.suppress(OSError), open(path, encoding='ascii') as syscall:
+                console_log.error('%s: %s', path, syscall.read().strip())
+        with contextlib.suppress(Exception):    # it may be QEMU that hangs
+            self.vm._qmp.settimeout(30)
+            for command in 'info status', *['info registers -a'] * 3:
+                console_log.error(self.vm.cmd('human-monitor-command', command_line=command))
 
     def fail(self, why):
         self.test.fail(f'{why}; the last was: {self.pending[-300:]}')
