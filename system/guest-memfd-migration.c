@@ -52,6 +52,14 @@ bool guest_memfd_blocks_migration(Error **errp)
                    "and cannot be read to be migrated", size);
         return true;
     }
-    kvm_gmem_begin_dirty_log();
     return false;
+}
+
+bool guest_memfd_begin_migration(Error **errp)
+{
+    if (guest_memfd_blocks_migration(errp)) {
+        return false;
+    }
+    kvm_gmem_begin_dirty_log();
+    return true;
 }

@@ -281,15 +281,24 @@ int64_t guest_memfd_fault(hwaddr start, hwaddr size, bool private,
 /**
  * guest_memfd_blocks_migration: is there memory that cannot be migrated?
  *
- * If there is none, all memory slots can be logged from now on, and are if
- * dirty logging is on already.  The caller has to begin its migration before it
- * lets go of the BQL, as then no memory becomes private any more.
- *
  * Called with the BQL held.
  *
  * Returns: true, and sets @errp, if some memory is private
  */
 bool guest_memfd_blocks_migration(Error **errp);
+
+/**
+ * guest_memfd_begin_migration: begin a migration or a snapshot
+ *
+ * All memory slots can be logged from now on, and are if dirty logging is on
+ * already.  The caller has to begin its migration before it lets go of the BQL,
+ * as then no memory becomes private any more.
+ *
+ * Called with the BQL held.
+ *
+ * Returns: false, and sets @errp, if some memory is private
+ */
+bool guest_memfd_begin_migration(Error **errp);
 
 /**
  * guest_memfd_end_migration: QEMU quits, there will be no migration any more

@@ -765,7 +765,9 @@ class Virtio(Operation):
 
     def start(self):
         disk = ',disk=1,flight=1' if self.test.column in ('last', 'first') else ''
-        self.guest.run(f'virtio,{extent(RINGS)}{disk}')
+        self.guest.send(f'virtio,{extent(RINGS)}{disk}')
+        while (word := self.guest.console.expect('^(hold|release|served)$')[1]) != b'served':
+            self.test.hold_disk(self.guest.vm, word == b'hold')
 
 
 class Vhost(Operation):
@@ -813,6 +815,12 @@ class Query(Operation):
 
     def start(self):
         query(self.test, self.guest)
+        if self.test.column in ('nothing', 'some'):
+            # libvirt asks before it pauses the guest to save or migrate it.
+            reasons = self.guest.cmd('query-migrate').get('blocked-reasons', [])
+            self.test.assertEqual(
+                [f"{size} bytes of the guest's memory are private and cannot be read to be "
+                 'migrated' for size in [self.private_size()] if size], reasons)
 
     def finish(self):
         query(self.test, self.guest)
