@@ -465,6 +465,18 @@ class GuestMemfdTest(QemuSystemTest):
         """The payload's case "wait" ends."""
         vm.cmd('send-key', keys=[{'type': 'qcode', 'data': 'a'}])
 
+    @staticmethod
+    def qemu_io(vm, command, disk='disk1'):
+        vm.cmd('human-monitor-command',
+               command_line=f'qemu-io -d /machine/peripheral/{disk}/virtio-backend "{command}"')
+
+    def hold_disk(self, vm, hold):
+        """Its requests, or lets them go; it is below a blkdebug.  The guest waits for
+        that."""
+        for kind in 'read', 'write':
+            self.qemu_io(vm, f'break {kind}_aio {kind}' if hold else f'remove_break {kind}')
+        self.press_key(vm)
+
     def assert_refused(self, vm, message):
         """QEMU ends at once, with that message."""
         vm.set_qmp_monitor(False)

@@ -114,21 +114,13 @@ class GuestMemfdPrivateHostile(GuestMemfdPrivateTest):
         return (conversion['to-private'] + conversion['to-shared'] +
                 sum(failure['count'] for failure in conversion['failures']))
 
-    @staticmethod
-    def qemu_io(vm, command, disk='disk1'):
-        vm.cmd('human-monitor-command',
-               command_line=f'qemu-io -d /machine/peripheral/{disk}/virtio-backend "{command}"')
-
     def virtio(self, cases, backend, cpus, options=''):
         """A device gets nothing of private memory, and lives on."""
         vm, console = self.start('vm', '-smp', str(cpus), *self.disk('disk0'),
                                  *self.disk('disk1', True, options), payload=cases,
                                  backend=backend)
         while (word := console.expect('^(hold|release|done 0 failed)')[1]) != b'done 0 failed':
-            for kind in 'read', 'write':
-                self.qemu_io(vm, f'break {kind}_aio {kind}' if word == b'hold' else
-                             f'remove_break {kind}')
-            self.press_key(vm)
+            self.hold_disk(vm, word == b'hold')
         self.assertGreater(self.requests(vm), 100)
         if self.in_place and options:
             vm.shutdown()

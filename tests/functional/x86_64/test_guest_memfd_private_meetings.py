@@ -176,11 +176,10 @@ class GuestMemfdPrivateMeetings(GuestMemfdPrivateTest):
         '-device', 'ivshmem-plain,id=shmem,memdev=shmem',
         '-object', 'memory-backend-memfd,id=pmr,size=1M',
         '-blockdev', 'null-co,node-name=null,read-zeroes=on',
-        '-device', 'nvme,serial=1,drive=null,pmrdev=pmr',
-        '-object', 'throttle-group,id=limit,x-iops-total=10')
+        '-device', 'nvme,serial=1,drive=null,pmrdev=pmr')
 
     def devices(self, name):
-        """All that have to do with memory, and two disks, one of them slow."""
+        """All that have to do with memory, and two disks; the second can be held."""
         args = list(self.DEVICES)
         for i in range(2):
             path = os.path.join(self.folder, f'{name}.disk{i}')
@@ -188,9 +187,10 @@ class GuestMemfdPrivateMeetings(GuestMemfdPrivateTest):
                 file.truncate(64 * 1024)
             args += ('-blockdev', f'file,node-name=file{i},filename={path}',
                      '-object', f'iothread,id=io{i}')
-        args += ('-blockdev', 'throttle,node-name=slow,file=file1,throttle-group=limit')
-        for i, node in enumerate(('file0', 'slow')):
-            args += ('-device', f'virtio-blk-pci,drive={node},iothread=io{i}')
+        args += ('-blockdev', 'blkdebug,node-name=debug1,image=file1',
+                 '-blockdev', 'raw,node-name=disk1,file=debug1')
+        for i, node in enumerate(('file0', 'disk1')):
+            args += ('-device', f'virtio-blk-pci,id=disk{i},drive={node},iothread=io{i}')
         return args
 
     def places(self):
@@ -199,7 +199,10 @@ class GuestMemfdPrivateMeetings(GuestMemfdPrivateTest):
         return {'folder': self.folder, 'file': file}
 
     def set_pool(self, pages):
-        """Huge pages, for which 144 MiB are set aside."""
+        """Huge pages, for which 144 MiB are set aside, whatever ran before."""
+        for file in 'drop_caches', 'compact_memory':
+            with open(f'/proc/sys/vm/{file}', 'w', encoding='ascii') as knob:
+                knob.write('1')
         with open(POOL, 'r+', encoding='ascii') as file:
             type(self).pool = file.read() if self.pool is None else self.pool
             file.write(str(pages))
