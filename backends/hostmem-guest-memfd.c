@@ -133,10 +133,10 @@ static bool guest_memfd_backend_check_size(HostMemoryBackend *backend,
 
 /* A memfd for the shared half; physmem.c adds the private one. */
 static bool guest_memfd_backend_alloc_split(HostMemoryBackend *backend,
+                                            bool hugetlb, uint64_t hugetlbsize,
                                             Error **errp)
 {
     ERRP_GUARD();
-    HostMemoryBackendGuestMemfd *m = MEMORY_BACKEND_GUEST_MEMFD(backend);
     g_autofree char *name = host_memory_backend_get_name(backend);
     uint32_t ram_flags = RAM_SHARED | RAM_GUEST_MEMFD |
                          (backend->reserve ? 0 : RAM_NORESERVE);
@@ -151,10 +151,10 @@ static bool guest_memfd_backend_alloc_split(HostMemoryBackend *backend,
         return false;
     }
     fd = qemu_memfd_create(TYPE_MEMORY_BACKEND_GUEST_MEMFD, backend->size,
-                           m->hugetlb, m->hugetlbsize,
+                           hugetlb, hugetlbsize,
                            F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL, errp);
     if (fd < 0) {
-        if (m->hugetlb) {
+        if (hugetlb) {
             error_prepend(errp, "property 'hugetlb' is on: 'hugetlbsize' must "
                           "be one that the host has, and 'size' a multiple of "
                           "it: ");
@@ -164,7 +164,7 @@ static bool guest_memfd_backend_alloc_split(HostMemoryBackend *backend,
     if (!memory_region_init_ram_from_fd(&backend->mr, OBJECT(backend), name,
                                         backend->size, ram_flags, fd, 0,
                                         errp)) {
-        if (m->hugetlb) {
+        if (hugetlb) {
             error_prepend(errp, "property 'hugetlb' is on: the host must have "
                           "free huge pages for 'size' %" PRIu64 ": ",
                           backend->size);
@@ -177,7 +177,7 @@ static bool guest_memfd_backend_alloc_split(HostMemoryBackend *backend,
 
 /* A guest_memfd that is the whole block, and that QEMU maps */
 static bool guest_memfd_backend_alloc_mapped(HostMemoryBackend *backend,
-                                             Error **errp)
+                                             bool hugetlb, Error **errp)
 {
     ERRP_GUARD();
     g_autofree char *name = host_memory_backend_get_name(backend);
@@ -186,7 +186,7 @@ static bool guest_memfd_backend_alloc_mapped(HostMemoryBackend *backend,
                          (backend->reserve ? 0 : RAM_NORESERVE);
     int fd;
 
-    if (MEMORY_BACKEND_GUEST_MEMFD(backend)->hugetlb) {
+    if (hugetlb) {
         error_setg(errp, "property 'hugetlb' is on, but KVM has no huge pages "
                    "for a guest_memfd");
         error_append_hint(errp, "Set hugetlb=off, or use "
@@ -225,7 +225,8 @@ static bool guest_memfd_backend_alloc_mapped(HostMemoryBackend *backend,
     return true;
 }
 
-static bool guest_memfd_backend_alloc(HostMemoryBackend *backend, Error **errp)
+bool guest_memfd_backend_alloc(HostMemoryBackend *backend, bool hugetlb,
+                               uint64_t hugetlbsize, Error **errp)
 {
     ERRP_GUARD();
 
@@ -254,8 +255,18 @@ static bool guest_memfd_backend_alloc(HostMemoryBackend *backend, Error **errp)
         return false;
     }
     return current_machine->cgs && !guest_memfd_in_place()
-           ? guest_memfd_backend_alloc_split(backend, errp)
-           : guest_memfd_backend_alloc_mapped(backend, errp);
+           ? guest_memfd_backend_alloc_split(backend, hugetlb, hugetlbsize,
+                                             errp)
+           : guest_memfd_backend_alloc_mapped(backend, hugetlb, errp);
+}
+
+static bool guest_memfd_backend_memory_alloc(HostMemoryBackend *backend,
+                                             Error **errp)
+{
+    HostMemoryBackendGuestMemfd *m = MEMORY_BACKEND_GUEST_MEMFD(backend);
+
+    return guest_memfd_backend_alloc(backend, m->hugetlb, m->hugetlbsize,
+                                     errp);
 }
 
 static bool guest_memfd_backend_get_hugetlb(Object *obj, Error **errp)
@@ -307,7 +318,7 @@ static void guest_memfd_backend_class_init(ObjectClass *oc, const void *data)
 {
     HostMemoryBackendClass *bc = MEMORY_BACKEND_CLASS(oc);
 
-    bc->alloc = guest_memfd_backend_alloc;
+    bc->alloc = guest_memfd_backend_memory_alloc;
     bc->no_merge = "KSM cannot merge the pages of a guest_memfd";
     bc->check_prealloc = guest_memfd_backend_check_prealloc;
     if (qemu_memfd_check(MFD_HUGETLB)) {

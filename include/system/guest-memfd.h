@@ -35,6 +35,21 @@ typedef struct GuestMemfdBlock GuestMemfdBlock;
 bool guest_memfd_machine_has_private(const MachineState *machine);
 
 /**
+ * guest_memfd_backend_alloc: have a memory backend's memory in a guest_memfd
+ * @backend: the backend, of this or another type
+ * @hugetlb: of the shared half of private memory
+ * @hugetlbsize: of these huge pages, in bytes; 0 for the host's default
+ * @errp: set on failure
+ *
+ * As memory-backend-guest-memfd has it: with private memory that is not
+ * converted in place, the backend's own memory is a memfd.
+ *
+ * Returns: whether the backend has its memory
+ */
+bool guest_memfd_backend_alloc(HostMemoryBackend *backend, bool hugetlb,
+                               uint64_t hugetlbsize, Error **errp);
+
+/**
  * guest_memfd_in_place: does this VM convert private memory in place?
  *
  * Then all RAM blocks that can have private memory are guest_memfds that QEMU

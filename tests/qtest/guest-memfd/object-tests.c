@@ -275,6 +275,51 @@ static void test_refused_later(const void *opaque)
     qtest_quit(qts);
 }
 
+/* memory-backend-memfd,guest-memfd=on is the same thing under QEMU's own name. */
+static void test_memfd(const void *opaque)
+{
+    static const Refusal cases[] = {
+        { "share", "guest-memfd=on,share=off", "property 'share' is off" },
+        { "hugetlb", "guest-memfd=on,hugetlb=on", "property 'hugetlb' is on" },
+        { "type", "guest-memfd=1", "guest-memfd" },
+    };
+    g_autofree char *args = machine_args(&machine_q35_smm);
+    QTestState *qts;
+    int i;
+
+    qts = qtest_initf("%s -machine memory-backend=ram0 -m 64M -object memory-"
+                      "backend-memfd,id=ram0,size=64M,guest-memfd=on", args);
+    assert_all_slots(qts, "ram0", 0, "bound");
+    assert_fails(qtest_qmp(qts, "{'execute': 'qom-set', 'arguments': "
+                           "{'path': '/objects/ram0', 'property': "
+                           "'guest-memfd', 'value': 'off'}}"),
+                 "cannot change any more");
+    qtest_quit(qts);
+
+    for (i = 0; i < ARRAY_SIZE(cases); i++) {
+        g_autofree char *option = g_strdup_printf(
+            "memory-backend-memfd,id=m,size=2M,%s", cases[i].props);
+
+        g_test_message("%s", option);
+        assert_exits("kvm", option, cases[i].expected);
+    }
+    assert_exits("tcg", "memory-backend-memfd,id=m,size=2M,guest-memfd=on",
+                 "guest-memfd=on: " TYPE " needs KVM");
+
+    /* Without it, as ever */
+    for (i = 0; i < 3; i++) {
+        static const char *const options[] = {
+            "", ",guest-memfd=auto", ",guest-memfd=off"
+        };
+
+        qts = qtest_initf("%s -machine memory-backend=ram0 -m 64M -object "
+                          "memory-backend-memfd,id=ram0,size=64M%s", args,
+                          options[i]);
+        g_assert_null(query_by_id(qts, "query-guest-memfd", "ram0"));
+        qtest_quit(qts);
+    }
+}
+
 static void test_refused_tcg(const void *opaque)
 {
     assert_exits("tcg", TYPE ",id=m,size=1M", "-accel kvm");
@@ -385,6 +430,7 @@ void guest_memfd_test_add_object(void)
     add_test("properties", NULL, test_properties, NULL, NEED_GMEM);
     add_test("policy", "one-node", test_policy, NULL, NEED_GMEM);
     add_test("policy", "two-nodes", test_policy, "", NEED_GMEM | NEED_NODES);
+    add_test("memfd", NULL, test_memfd, NULL, NEED_GMEM);
     add_machine_test("numa", test_numa, &machine_pc);
     add_machine_test("numa", test_numa, &machine_q35_smm);
 
