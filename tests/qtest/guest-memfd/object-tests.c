@@ -275,7 +275,7 @@ static void test_refused_later(const void *opaque)
     qtest_quit(qts);
 }
 
-/* memory-backend-memfd,guest-memfd=on is the same thing under QEMU's own name. */
+/* memory-backend-memfd,guest-memfd=on is the same, under QEMU's own name. */
 static void test_memfd(const void *opaque)
 {
     static const Refusal cases[] = {
