@@ -5,7 +5,8 @@ PREFIX ?= /usr/local
 export PREFIX
 
 .PHONY: all deps install patches linux linux-image linux-config style lab run check \
-        check-unit check-qtest check-functional check-selftest check-upstream check-queue check-long check-sanitize bench clean help
+        check-unit check-qtest check-functional check-selftest check-libvirt check-upstream \
+        libvirt check-queue check-long check-sanitize bench clean help
 
 all: ## build QEMU (the default): build/qemu/qemu-system-x86_64 and its tools
 	@scripts/deps --check
@@ -30,6 +31,9 @@ linux-image: deps ## build the lab's kernel with companion/linux: build/lab/bzIm
 linux-config: ## set in the kernel configuration CONFIG=FILE what companion/linux needs
 	@scripts/linux-config $(CONFIG)
 
+libvirt: deps ## build libvirt with the patches of companion/libvirt: build/libvirt-full
+	@scripts/libvirt-build --full
+
 style: ## QEMU's checkpatch over our files and patches
 	@scripts/deps --check
 	@scripts/style
@@ -42,13 +46,13 @@ lab: deps ## start the lab's host: a shell there, or CMD="..."
 run: deps ## show the project at work in the lab; ARGS="..." are passed on
 	@scripts/run $(ARGS)
 
-check: deps ## all tests; the parts: check-unit, -qtest, -functional, -selftest, -upstream
+check: deps ## all tests; the parts: check-unit, -qtest, -functional, -selftest, -libvirt, -upstream
 	@scripts/check
 
-check-unit check-qtest check-functional check-selftest check-upstream: deps
+check-unit check-qtest check-functional check-selftest check-libvirt check-upstream: deps
 	@scripts/check $(@:check-%=%)
 
-check-queue: deps ## does each patch of patches/qemu and companion/linux build where it stands?
+check-queue: deps ## does each patch on QEMU, Linux and libvirt build where it stands?
 	@scripts/check queue
 
 check-long: deps ## check-queue, 100,000 requests of each kind, the whole table of meetings

@@ -80,6 +80,7 @@ apt_setup()
         # date. Sources alone are taken from there, each checked against the
         # sha256 in upstream/, so the date adds nothing; elsewhere it counts.
         echo "deb-src [signed-by=$key check-valid-until=no] $uri sid main"
+        echo "deb-src [signed-by=$key] $uri trixie main"
     } > "$APT_DIR/sources.list.new"
     # Of Debian 13 only what is asked for by its suite
     printf 'Package: *\nPin: release n=trixie\nPin-Priority: 1\n' > "$APT_DIR/preferences"

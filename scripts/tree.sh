@@ -3,11 +3,12 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034  # the variables are for those who source this
 
-# Name, which is the upstream's and the tree's; queue; branch; where new files
-# of ours stand: at their path in this repository, or in the patches.
+# Name, which is the upstream's and the tree's; queue; branch; the folder below which
+# new files of ours stand at their path, or "-" if they stand in the patches.
 queues='
-qemu       patches/qemu     gmem       beside
-linux-7.3  companion/linux  companion  inside
+qemu       patches/qemu       gmem       .
+linux-7.3  companion/linux    companion  -
+libvirt    companion/libvirt  gmem       companion/libvirt/files
 '
 
 # How QEMU is configured. No firmware of our own: Debian's packages have it.
@@ -28,6 +29,27 @@ qemu_options=(
     --enable-fdt=system
     --disable-docs --disable-install-blobs --disable-download
     --firmwarepath="$(IFS=:; echo "${firmware[*]}")"
+)
+
+# How libvirt is configured: neither a service of this machine nor a web page is made from
+# here. For tests: the driver for QEMU alone, which is compiled in half of the time.
+libvirt_options=(
+    --prefix=/usr --sysconfdir=/etc --localstatedir=/var -Drunstatedir=/run
+    --buildtype=debugoptimized -Dno_git=true -Dinit_script=none -Dpolkit=disabled
+    -Dudev=disabled -Ddocs=disabled -Dtests=enabled
+)
+libvirt_small=(
+    --auto-features=disabled -Ddriver_qemu=enabled -Ddriver_libvirtd=enabled
+    -Ddriver_remote=enabled -Djson_c=enabled -Dlibnl=enabled -Dnumactl=enabled
+    -Dreadline=enabled -Doptimization=0 -Ddebug=false
+)
+libvirt_programs=(
+    src/libvirt_driver_qemu.so src/virtqemud src/libvirt_iohelper src/virt-qemu-run tools/virsh
+)
+# Its test programs that know guest_memfd
+libvirt_tests=(
+    qemuxmlconftest qemucapabilitiestest qemucaps2xmltest domaincapstest qemuhotplugtest
+    qemufirmwaretest genericxml2xmltest virschematest
 )
 
 # use_queue NAME: the variables that the functions below work with.
@@ -71,26 +93,58 @@ queue_key()
         sha256sum | cut -c1-32
 }
 
-# configure_qemu TREE OUT FINISH OPTION...: configure the QEMU in TREE in the
-# directory OUT, made anew, and then run FINISH; unless that has been done for
-# these options and this QEMU: else ninja sees for itself what has changed in
-# meson's files.
-configure_qemu()
+# configure NAME OUT FINISH COMMAND...: have COMMAND configure NAME in the directory
+# OUT, made anew, and then run FINISH; unless that has been done with this command and
+# this upstream: else ninja sees for itself what has changed in meson's files.
+configure()
 {
-    local from=$1 out=$2 finish=$3 log=$2.configure.log key
+    local what=$1 out=$2 finish=$3 log=$2.configure.log key
     shift 3
 
-    key=$({ printf '%s\n' "$@"; cat "$TOP/upstream/qemu"; } | sha256sum | cut -c1-32)
+    key=$({ printf '%s\n' "$@"; cat "$TOP/upstream/$what"; } | sha256sum | cut -c1-32)
     if [ "$(cat "$out/.configured" 2>/dev/null)" = "$key" ]; then return; fi
-    say "build: configuring QEMU (log: ${log#"$TOP/"})"
+    say "build: configuring $what (log: ${log#"$TOP/"})"
     rm -rf "$out"
     mkdir "$out"
-    (cd "$out" && "$(realpath --relative-to=. "$from")/configure" "$@") > "$log" 2>&1 || {
+    (cd "$out" && "$@") > "$log" 2>&1 || {
         tail -n 20 "$log" >&2
-        die "QEMU's configure failed: see ${log#"$TOP/"}, and run 'make deps' if a package is missing"
+        die "$what was not configured: see ${log#"$TOP/"}, and run 'make deps' if a package is missing"
     }
     "$finish"
     echo "$key" > "$out/.configured"
+}
+
+# configure_qemu TREE OUT FINISH OPTION...
+configure_qemu()
+{
+    local from=$1 out=$2 finish=$3
+    shift 3
+    configure qemu "$out" "$finish" "$(realpath -m --relative-to="$out" "$from")/configure" "$@"
+}
+
+# check_out DIR: have "pristine" in DIR, a worktree of the tree's own. It is moved there
+# rather than made anew: only what differs is then compiled.
+check_out()
+{
+    git -C "$1" rev-parse -q --verify 'pristine^{commit}' >/dev/null 2>&1 || rm -rf "$1"
+    git -C "$tree" worktree prune
+    if [ -d "$1" ]; then
+        git -C "$1" am --abort 2>/dev/null || true
+        stamp_git -C "$1" checkout -q -f --detach pristine
+    else
+        stamp_git -C "$tree" worktree add -q --detach "$1" pristine
+    fi
+}
+
+# link_list LIST FROM TO: links in the folder TO to the files below FROM that LIST names
+link_list()
+{
+    local f
+    while read -r f; do
+        [ "$3/$f" -ef "$2/$f" ] && continue
+        mkdir -p "$(dirname "$3/$f")"
+        ln -srfT "$2/$f" "$3/$f"
+    done < "$1"
 }
 
 # Is all of tree $1 (commits and edits) what we made, that is commit $2?
