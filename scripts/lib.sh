@@ -15,6 +15,16 @@ say() { printf '%s\n' "$*" >&2; }
 
 die() { printf '%s: error: %s\n' "${0##*/}" "$*" >&2; exit 1; }
 
+# need_room DIR MIB WHAT: end with a message if DIR's file system has not that much room,
+# which WHAT takes there: better now than with a compiler's error in the middle.
+need_room()
+{
+    local free
+    free=$(df --output=avail --block-size=1M "$1" | tail -n 1)
+    [ "$free" -ge "$2" ] || die "$3 takes $2 MiB of room in $1, and there are only" \
+        "$((free)) MiB: make room, or have the checkout (and XDG_CACHE_HOME) elsewhere"
+}
+
 # cache_key FILE...: one key for the contents of all the files, in order.
 cache_key()
 {

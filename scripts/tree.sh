@@ -4,11 +4,12 @@
 # shellcheck disable=SC2034  # the variables are for those who source this
 
 # Name, which is the upstream's and the tree's; queue; branch; the folder below which
-# new files of ours stand at their path, or "-" if they stand in the patches.
+# new files of ours stand at their path, or "-" if they stand in the patches; how many MiB
+# the tree takes, generously.
 queues='
-qemu       patches/qemu       gmem       .
-linux-7.3  companion/linux    companion  -
-libvirt    companion/libvirt  gmem       companion/libvirt/files
+qemu       patches/qemu       gmem       .                        1200
+linux-7.3  companion/linux    companion  -                        4000
+libvirt    companion/libvirt  gmem       companion/libvirt/files  1200
 '
 
 # How QEMU is configured. No firmware of our own: Debian's packages have it.
@@ -18,6 +19,7 @@ qemu_options=(
     # Debian's: another python first in PATH need not have meson.
     --python=/usr/bin/python3
     --target-list=x86_64-softmmu
+    # What is wanted is named: the result depends on no package that happens to be there.
     --without-default-features
     --enable-kvm --enable-tcg --enable-system --enable-tools
     --enable-numa --enable-slirp --enable-attr --enable-cap-ng --enable-virtfs
@@ -27,16 +29,64 @@ qemu_options=(
     --enable-seccomp --enable-linux-aio --enable-linux-io-uring
     --enable-replication
     --enable-fdt=system
-    --disable-docs --disable-install-blobs --disable-download
+    --disable-install-blobs --disable-download
     --firmwarepath="$(IFS=:; echo "${firmware[*]}")"
+)
+# In the lab and for the tests: quick to compile
+qemu_small=(--disable-docs)
+# For people who run it: what Debian's qemu-system-x86 has, as far as Debian 12's libraries
+# go (libigvm is not there, libxdp is too old), but for what serves Xen. What needs many
+# libraries is in modules, so a machine that lacks them can run the rest.
+qemu_full=(
+    --enable-docs --enable-modules --enable-stack-protector --enable-malloc-trim
+    # Monitors, encryption, keys
+    --enable-gnutls --enable-nettle --enable-keyring --enable-libkeyutils
+    --enable-selinux --enable-gio --enable-iconv --enable-tpm
+    # Displays and sound
+    --enable-vnc --enable-vnc-jpeg --enable-vnc-sasl --enable-png
+    --enable-spice --enable-spice-protocol --enable-dbus-display
+    --enable-gtk --enable-vte --enable-sdl --enable-curses --enable-brlapi
+    --enable-opengl --enable-virglrenderer
+    --enable-alsa --enable-jack --enable-oss --enable-pa --enable-pipewire
+    '--audio-drv-list=pipewire,pa,alsa,jack,oss,sdl'
+    # USB
+    --enable-libusb --enable-usb-redir --enable-smartcard --enable-libudev
+    # Disks and their formats
+    --enable-curl --enable-libssh --enable-libiscsi --enable-libnfs --enable-rbd
+    --enable-glusterfs --enable-blkio --enable-fuse --enable-fuse-lseek
+    --enable-libvduse --enable-vduse-blk-export --enable-zstd --enable-bzip2
+    --enable-bochs --enable-cloop --enable-dmg --enable-parallels --enable-qcow1
+    --enable-qed --enable-vdi --enable-vhdx --enable-vmdk --enable-vpc --enable-vvfat
+    # Network, vhost, memory
+    --enable-l2tpv3 --enable-vde --enable-passt --enable-bpf --enable-colo-proxy
+    --enable-vhost-vdpa --enable-vhost-crypto --enable-rdma --enable-multiprocess
+    --enable-libpmem --enable-libdaxctl --enable-hv-balloon
+    --enable-capstone --enable-plugins
 )
 
 # How libvirt is configured: neither a service of this machine nor a web page is made from
 # here. For tests: the driver for QEMU alone, which is compiled in half of the time.
 libvirt_options=(
-    --prefix=/usr --sysconfdir=/etc --localstatedir=/var -Drunstatedir=/run
     --buildtype=debugoptimized -Dno_git=true -Dinit_script=none -Dpolkit=disabled
-    -Dudev=disabled -Ddocs=disabled -Dtests=enabled
+    -Dudev=disabled -Ddocs=disabled
+)
+libvirt_tested=(
+    --prefix=/usr --sysconfdir=/etc --localstatedir=/var -Drunstatedir=/run -Dtests=enabled
+)
+# For the package: all that a host of QEMU's guests needs, and every file in a directory of
+# its own, so that Debian's libvirt can be there and run as well.
+libvirt_package=(
+    --prefix=/usr/lib/libvirt-gmem --sysconfdir=/etc/libvirt-gmem
+    --localstatedir=/var/lib/libvirt-gmem -Drunstatedir=/run/libvirt-gmem
+    -Dqemu_moddir=/usr/lib/qemu-gmem/lib/x86_64-linux-gnu/qemu
+    -Dqemu_datadir=/usr/lib/qemu-gmem/share/qemu -Dqemu_user=libvirt-qemu -Dqemu_group=kvm
+    -Dremote_default_mode=legacy
+    --buildtype=release -Dtests=disabled --auto-features=disabled
+    -Ddriver_qemu=enabled -Ddriver_libvirtd=enabled -Ddriver_remote=enabled
+    -Ddriver_network=enabled -Ddriver_secrets=enabled -Dstorage_dir=enabled
+    -Dstorage_fs=enabled -Dhost_validate=enabled
+    -Djson_c=enabled -Dlibnl=enabled -Dnumactl=enabled -Dreadline=enabled -Dcapng=enabled
+    -Dattr=enabled
 )
 libvirt_small=(
     --auto-features=disabled -Ddriver_qemu=enabled -Ddriver_libvirtd=enabled
@@ -56,7 +106,7 @@ libvirt_tests=(
 use_queue()
 {
     local found
-    read -r name queue_rel branch new_files <<<"$(awk -v name="$1" '$1 == name' <<<"$queues")"
+    read -r name queue_rel branch new_files unpacked <<<"$(awk -v name="$1" '$1 == name' <<<"$queues")"
     found=$(awk 'NF { printf "%s ", $1 }' <<<"$queues")
     [ -n "$name" ] || die "there is no queue $1; there are: $found"
     rel=build/src/$name
@@ -103,6 +153,7 @@ configure()
 
     key=$({ printf '%s\n' "$@"; cat "$TOP/upstream/$what"; } | sha256sum | cut -c1-32)
     if [ "$(cat "$out/.configured" 2>/dev/null)" = "$key" ]; then return; fi
+    need_room "$(dirname "$out")" 600 "building $what"
     say "build: configuring $what (log: ${log#"$TOP/"})"
     rm -rf "$out"
     mkdir "$out"
