@@ -10,14 +10,20 @@ begin_steps()
     mkdir -p "$1"
 }
 
-# step NAME COMMAND...: a line of TAP; if it fails, the end of its log as well
+# step NAME COMMAND...: a line of TAP; if it fails, the end of its log as well. A function
+# of the caller's ends at its first error, and its variables end with it.
 step()
 {
-    local name=$1 log begin=$SECONDS
+    local name=$1 log begin=$SECONDS status=0
     log=$steps_logs/${1//[^a-zA-Z0-9.-]/-}.log
     shift
     count=$((count + 1))
-    if "$@" > "$log" 2>&1 < /dev/null; then
+    # Not as a condition: bash would go on after an error.
+    set +e
+    (set -e; "$@") > "$log" 2>&1 < /dev/null
+    status=$?
+    set -e
+    if [ "$status" = 0 ]; then
         echo "ok $count - $name ($((SECONDS - begin)) s)"
     else
         failed=$((failed + 1))
