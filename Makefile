@@ -4,20 +4,29 @@
 PREFIX ?= /usr/local
 export PREFIX
 
-.PHONY: all deps install patches linux linux-image linux-config style lab run check \
-        check-unit check-qtest check-functional check-selftest check-libvirt check-upstream \
-        libvirt check-queue check-long check-sanitize bench clean help
+.PHONY: all deps deps-full install docs deb patches linux linux-image linux-config libvirt \
+        style lab run check check-unit check-qtest check-functional check-selftest check-libvirt \
+        check-upstream check-queue check-deb check-long check-sanitize bench clean help
 
-all: ## build QEMU (the default): build/qemu/qemu-system-x86_64 and its tools
-	@scripts/deps --check
-	@scripts/build
+all: ## build QEMU (the default): build/qemu-full/qemu-system-x86_64 and its tools
+	@scripts/deps --check full
+	@scripts/build --full
 
 deps: ## install the Debian packages that are missing (as root)
 	@scripts/deps
 
+deps-full: ## those of "make", "make install", "make docs" and "make deb", too
+	@scripts/deps full
+
 install: ## install QEMU under PREFIX (default /usr/local); DESTDIR is heeded
-	@scripts/deps --check
+	@scripts/deps --check full
 	@scripts/build --install
+
+docs: deps-full ## make the manual: build/docs/html/index.html, build/docs/man
+	@scripts/docs
+
+deb: deps-full ## make Debian packages of QEMU and its manual in build/deb
+	@scripts/deb
 
 patches: ## write the commits of build/src/qemu back to patches/qemu
 	@scripts/patches
@@ -55,7 +64,10 @@ check-unit check-qtest check-functional check-selftest check-libvirt check-upstr
 check-queue: deps ## does each patch on QEMU, Linux and libvirt build where it stands?
 	@scripts/check queue
 
-check-long: deps ## check-queue, 100,000 requests of each kind, the whole table of meetings
+check-deb: deps-full ## the packages: made, installed, used, removed in a Debian 12 in a directory
+	@scripts/check deb
+
+check-long: deps-full ## check-queue, check-deb, 100,000 requests of each kind, the whole table of meetings
 	@scripts/check long
 
 check-sanitize: deps ## unit, qtest and functional tests with the sanitizers
@@ -65,7 +77,7 @@ bench: deps ## measure stock and ours side by side, into bench/results.md and pl
 	@bench/run
 
 clean: ## remove what was built here, but for build/src, which may hold your work
-	rm -rf build/qemu* build/check* build/lab build/lab-out build/bench
+	rm -rf build/qemu* build/check* build/lab build/lab-out build/bench build/deb* build/docs*
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
