@@ -4,7 +4,7 @@
 PREFIX ?= /usr/local
 export PREFIX
 
-.PHONY: all deps deps-full install docs deb patches linux linux-image linux-config libvirt \
+.PHONY: all deps deps-full install docs deb patches linux linux-image linux-config linux-deb libvirt \
         style lab run check check-unit check-qtest check-functional check-selftest check-libvirt \
         check-upstream check-queue check-deb check-long check-sanitize bench clean help
 
@@ -39,6 +39,9 @@ linux-image: deps ## build the lab's kernel with companion/linux: build/lab/bzIm
 
 linux-config: ## set in the kernel configuration CONFIG=FILE what companion/linux needs
 	@scripts/linux-config $(CONFIG)
+
+linux-deb: deps-full ## make Debian packages of that kernel with the configuration CONFIG=FILE
+	@scripts/linux-deb $(CONFIG)
 
 libvirt: deps ## build libvirt with the patches of companion/libvirt: build/libvirt-full
 	@scripts/libvirt-build --full
