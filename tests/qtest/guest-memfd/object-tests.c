@@ -283,7 +283,7 @@ static void test_memfd(const void *opaque)
         { "hugetlb", "guest-memfd=on,hugetlb=on", "property 'hugetlb' is on" },
         { "type", "guest-memfd=1", "guest-memfd" },
     };
-    g_autofree char *args = machine_args(&machine_q35_smm);
+    g_autofree char *args = machine_args(&machine_q35);
     QTestState *qts;
     int i;
 
