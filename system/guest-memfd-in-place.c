@@ -18,12 +18,40 @@
 #include "hw/boards.h"
 #include "system/confidential-guest-support.h"
 #include "system/guest-memfd-block.h"
+#include "system/kvm.h"
 #include "system/kvm-gmem.h"
 #include "system/ram_addr.h"
 
 bool guest_memfd_in_place(void)
 {
     return current_machine->cgs && current_machine->cgs->in_place;
+}
+
+static bool in_place_get_property(Object *obj, Error **errp)
+{
+    ConfidentialGuestSupport *cgs = CONFIDENTIAL_GUEST_SUPPORT(obj);
+
+    return cgs->in_place || cgs->convert_in_place == ON_OFF_AUTO_ON;
+}
+
+static void in_place_set_property(Object *obj, bool value, Error **errp)
+{
+    ConfidentialGuestSupport *cgs = CONFIDENTIAL_GUEST_SUPPORT(obj);
+
+    if (kvm_enabled() && OBJECT(current_machine->cgs) == obj) {
+        error_setg(errp, "property 'convert-in-place' cannot change any more");
+        return;
+    }
+    cgs->convert_in_place = value ? ON_OFF_AUTO_ON : ON_OFF_AUTO_OFF;
+}
+
+void guest_memfd_in_place_add_property(ObjectClass *oc)
+{
+    object_class_property_add_bool(oc, "convert-in-place",
+                                   in_place_get_property,
+                                   in_place_set_property);
+    object_class_property_set_description(oc, "convert-in-place",
+        "Whether pages keep their place when they become private or shared");
 }
 
 RAMBlock *guest_memfd_in_place_alloc(uint64_t size, uint32_t ram_flags,

@@ -58,6 +58,12 @@ bool guest_memfd_backend_alloc(HostMemoryBackend *backend, bool hugetlb,
 bool guest_memfd_in_place(void);
 
 /**
+ * guest_memfd_in_place_add_property: add the property "convert-in-place"
+ * @oc: the class of the objects for confidential guests
+ */
+void guest_memfd_in_place_add_property(ObjectClass *oc);
+
+/**
  * guest_memfd_in_place_alloc: make a RAM block that can be converted in place
  * @size: in bytes
  * @ram_flags: with RAM_GUEST_MEMFD, without RAM_PRIVATE
