@@ -116,6 +116,16 @@ use_queue()
     state=$tree/.git/gmem
 }
 
+# package_version UPSTREAM: that of our package of it, which counts our commits: a later
+# package is an upgrade
+package_version()
+{
+    local count
+    count=$(git -C "$TOP" rev-list --count HEAD 2>/dev/null) ||
+        die "the packages' version counts the commits of this repository, and $TOP is not in git"
+    echo "$1+gmem$count"
+}
+
 # The same commits on each machine: fixed dates and a fixed committer.
 stamp_git()
 {

@@ -30,15 +30,7 @@ HANG = 600
 MIB = 1 << 20
 # What the daemon writes to, each in the host's own memory
 OWN = '/run', '/var/lib', '/var/cache', '/var/log'
-QEMU_CONF = '''
-user = "root"
-group = "root"
-security_driver = "none"
-stdio_handler = "file"
-cgroup_controllers = []
-namespaces = []
-remember_owner = 0
-'''
+QEMU_CONF = os.path.join(TOP, 'tests/libvirt/qemu.conf')
 DAEMON_CONF = '''
 host_uuid = "{uuid}"
 unix_sock_dir = "{folder}"
@@ -71,10 +63,8 @@ class Host:
         self.folder = tempfile.mkdtemp(prefix=f'libvirt-{name}-', dir='/tmp')
         self.uri = f'qemu+unix:///system?socket={self.folder}/virtqemud-sock'
         self.daemon = None
-        for file, text in (('qemu.conf', QEMU_CONF), ('daemon.conf', DAEMON_CONF.format(
-                uuid=uuid.uuid4(), folder=self.folder))):
-            with open(os.path.join(self.folder, file), 'w', encoding='ascii') as conf:
-                conf.write(text)
+        with open(os.path.join(self.folder, 'daemon.conf'), 'w', encoding='ascii') as conf:
+            conf.write(DAEMON_CONF.format(uuid=uuid.uuid4(), folder=self.folder))
         # The directories stay when the daemon does not.  /etc, which the lab cannot write
         # to, has to have a folder for libvirt, and the user whom Debian's packages make:
         # the daemon looks for it before it reads its configuration.
@@ -84,7 +74,7 @@ class Host:
                 + ['mkdir /run/guests', 'cp -a /etc /run/etc', 'mkdir -p /run/etc/libvirt',
                    'echo libvirt-qemu:x:64055:64055::/:/bin/false >> /run/etc/passwd',
                    'echo libvirt-qemu:x:64055: >> /run/etc/group',
-                   f'cp {self.folder}/qemu.conf /run/etc/libvirt', 'mount --bind /run/etc /etc',
+                   f'cp {QEMU_CONF} /run/etc/libvirt', 'mount --bind /run/etc /etc',
                    f'touch {self.folder}/ready', 'exec sleep infinity'])])
         wait_for('a place for the daemon', self.is_ready)
         self.start()
