@@ -25,7 +25,7 @@ install: ## install QEMU under PREFIX (default /usr/local); DESTDIR is heeded
 docs: deps-full ## make the manual: build/docs/html/index.html, build/docs/man
 	@scripts/docs
 
-deb: deps-full ## make Debian packages of QEMU and its manual in build/deb
+deb: deps-full ## make Debian packages of QEMU, its manual and libvirt in build/deb
 	@scripts/deb
 
 patches: ## write the commits of build/src/qemu back to patches/qemu
