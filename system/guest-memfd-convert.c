@@ -55,18 +55,17 @@
 #define GUEST_MEMFD_PART_SIZE (16 * MiB)
 
 /*
- * How long a request sleeps without the BQL between two parts, in us: long
- * enough for a thread that waits for the BQL to get it, since a mutex is not
- * handed over, and short beside a part.
+ * How long a request sleeps without the BQL to give way, in us: long enough for
+ * a thread that waits for the BQL to get it, since a mutex is not handed over.
  */
 #define GUEST_MEMFD_GIVE_WAY_US 100
 
 /*
- * A request that has changed so much, in bytes, gives way at its end as well: a
- * guest that makes one after another would hold the BQL nearly all the time.
- * Smaller ones take no longer than the sleep.
+ * For how long requests hold the BQL before one gives way, in ns.  A guest that
+ * makes one after another would else hold it nearly all the time.  Twenty times
+ * the sleep: a guest has to lose little by it, and others must not wait long.
  */
-#define GUEST_MEMFD_GIVE_WAY_AFTER (1 * MiB)
+#define GUEST_MEMFD_GIVE_WAY_AFTER_NS (2 * SCALE_MS)
 
 /*
  * How long a request sleeps before it tries again to make a page private that
@@ -106,6 +105,12 @@ static QLIST_HEAD(, GuestMemfdRequest) requests_interrupted =
     QLIST_HEAD_INITIALIZER(requests_interrupted);
 static GuestMemfdRequest *request_running;
 static QemuCond request_cond;
+
+/*
+ * For how long requests have held the BQL of late, in ns, and until when; with
+ * the BQL
+ */
+static int64_t request_held_ns, request_held_until;
 
 /* Of the request that has ended last; with the BQL */
 static bool request_last_has_busy_address;
@@ -193,12 +198,33 @@ static bool request_cpu_must_stop(const CPUState *cpu)
     return cpu && qatomic_read(&cpu->exit_request);
 }
 
-/* Give way to those who wait for the BQL. */
-static void request_give_way(unsigned us)
+/* Let go of the BQL for a while. */
+static void request_sleep(unsigned us)
 {
     bql_unlock();
     g_usleep(us);
     bql_lock();
+}
+
+/*
+ * A request has held the BQL from @begin to @end, in ns.  The time since the
+ * one before counts for those who wait: they could take it.
+ */
+static void request_add_held(int64_t begin, int64_t end)
+{
+    const int64_t gap = MAX(begin - request_held_until, 0);
+
+    request_held_ns = MAX(request_held_ns - gap, 0) + end - begin;
+    request_held_until = end;
+}
+
+/* Let those who wait for the BQL have it, if they have waited for long. */
+static void request_give_way(void)
+{
+    if (request_held_ns >= GUEST_MEMFD_GIVE_WAY_AFTER_NS) {
+        request_held_ns = 0;
+        request_sleep(GUEST_MEMFD_GIVE_WAY_US);
+    }
 }
 
 /*
@@ -427,7 +453,10 @@ static int64_t request_run(GuestMemfdRequest *r, CPUState *cpu)
     assert(!request_running);
     request_running = r;
     do {
+        const int64_t step_begin = get_clock();
+
         more = request_step(r);
+        request_add_held(step_begin, get_clock());
         if (more && request_cpu_must_stop(cpu)) {
             request_end_flight(r);
             r->ns += get_clock() - begin;
@@ -437,9 +466,10 @@ static int64_t request_run(GuestMemfdRequest *r, CPUState *cpu)
             ret = -EINTR;
             goto out;
         }
-        if (more && r->give_way) {
-            request_give_way(r->busy ? GUEST_MEMFD_BUSY_US
-                                     : GUEST_MEMFD_GIVE_WAY_US);
+        if (more && r->busy) {
+            request_sleep(GUEST_MEMFD_BUSY_US);
+        } else if (more && r->give_way) {
+            request_give_way();
         }
     } while (more);
     r->ns += get_clock() - begin;
@@ -538,6 +568,9 @@ static int64_t request_convert(hwaddr start, hwaddr end, bool to_private,
         return request_convert_long(start, end, to_private, give_way, cpu);
     }
     if (ret != -EINTR) {
+        const int64_t now = get_clock();
+
+        request_add_held(begin, now);
         guest_memfd_lock();
         for (i = 0; ret > 0 && i < part.n; i++) {
             if (part.pieces[i].changed) {
@@ -547,7 +580,7 @@ static int64_t request_convert(hwaddr start, hwaddr end, bool to_private,
             }
         }
         request_count_result(part.regions, part.n, to_private,
-                             get_clock() - begin, ret < 0 ? -ret : 0);
+                             now - begin, ret < 0 ? -ret : 0);
         guest_memfd_unlock();
     }
     guest_memfd_part_unref(&part);
@@ -567,9 +600,6 @@ static int64_t request_run_judged(hwaddr start, uint64_t size, bool to_private,
         start + size > start) {
         ret = request_convert(start, start + size, to_private, give_way, cpu);
     }
-    if (give_way && ret >= (int64_t)(GUEST_MEMFD_GIVE_WAY_AFTER / page_size)) {
-        request_give_way(GUEST_MEMFD_GIVE_WAY_US);
-    }
     if (ret == -EINTR) {
         return ret;
     }
@@ -587,6 +617,9 @@ static int64_t request_run_judged(hwaddr start, uint64_t size, bool to_private,
         qapi_event_send_guest_memfd_conversion_failed(
             start, size, to_private, -ret, strerror(-ret), busy,
             busy ? request_last_busy_address : 0);
+    }
+    if (give_way) {
+        request_give_way();
     }
     return ret;
 }
