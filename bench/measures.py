@@ -29,6 +29,8 @@ VM_SIZES = 4, 64, 512   # GiB; TCG has 40 bits of physical address
 MEASURES = {
     'conversion': ('Conversions by the guest', 'ours', ('stock', 'floor')),
     'conversion in place': ('The same in place', 'ours', ('floor',)),
+    'instructions': ('Instructions for a conversion', 'ours', ('stock', 'floor')),
+    'instructions in place': ('The same in place', 'ours', ('floor',)),
     'conversion+syscall': ('The same with listeners that make a system call each time',
                            'ours', ('stock',)),
     'conversion+VFIO': ('Conversions with an assigned device (VFIO type1)', 'ours', ('stock',)),
