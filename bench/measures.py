@@ -13,6 +13,7 @@ CASES = {
     '2 MiB': 'size=2M,count=20',
     '2 MiB mixed': 'size=2M,run=64K,count=20',
 }
+TOUCH = 'size=2M,count=20,touch=1'
 LARGE = {
     '1 GiB': 'size=1G,count=1',
     '1 GiB mixed': 'size=1G,run=64K,count=1',
