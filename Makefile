@@ -64,7 +64,7 @@ check: deps ## all tests; the parts: check-unit, -qtest, -functional, -selftest,
 check-unit check-qtest check-functional check-selftest check-libvirt check-upstream: deps
 	@scripts/check $(@:check-%=%)
 
-check-queue: deps ## does each patch on QEMU, Linux and libvirt build where it stands?
+check-queue: deps-full ## does each patch on QEMU, Linux and libvirt build where it stands?
 	@scripts/check queue
 
 check-deb: deps-full ## the packages: made, installed, used, removed in a Debian 12 in a directory
