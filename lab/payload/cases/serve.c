@@ -7,10 +7,8 @@
 
 static char read_byte(void)
 {
-    while (!(serial_has_byte())) {
-        for (int i = 0; i < 1000; i++) {
-            pause();            /* each look costs QEMU an exit */
-        }
+    while (!serial_has_byte()) {
+        doze();
     }
     return serial_byte();
 }
@@ -20,6 +18,7 @@ static const char *run_serve(void)
 {
     static char line[1024];
 
+    serial_set_up();
     say("serving\n");
     for (;;) {
         size_t n = 0;

@@ -8,7 +8,18 @@ enum {                          /* the local APIC's registers */
     APIC_EOI = 0xb0,
     APIC_SPURIOUS = 0xf0,
     APIC_COMMAND = 0x300,
+    APIC_TIMER = 0x320,
+    APIC_PIC = 0x350,
+    APIC_TIMER_COUNT = 0x380,
+    APIC_TIMER_DIVIDE = 0x3e0,
 };
+
+/* The PIC's interrupts are not for us. */
+#define APIC_MASKED 0x10000
+#define DIVIDE_BY_1 0xb
+
+/* Two milliseconds, as KVM's and QEMU's timers have 1 GHz */
+#define DOZE_COUNT 2000000
 
 enum {                          /* commands, to all processors but this one */
     OTHERS_FIXED = 0xc4000,
@@ -18,7 +29,7 @@ enum {                          /* commands, to all processors but this one */
 
 struct interrupt_frame;
 
-static bool x2apic;
+static bool prepared, x2apic;
 
 static void write_msr(uint32_t msr, uint64_t value)
 {
@@ -58,6 +69,7 @@ void set_up_cpu(void)
         write_msr(0x1b, read_msr(0x1b) | 0xc00);
     }
     write_apic(APIC_SPURIOUS, 0x1ff);
+    write_apic(APIC_PIC, APIC_MASKED);
 }
 
 void prepare_other_cpus(void)
@@ -67,6 +79,7 @@ void prepare_other_cpus(void)
     cpuid(1, regs);
     x2apic = regs[2] >> 21 & 1;
     set_gate(WAKE_VECTOR, (uintptr_t)wake_entry);
+    prepared = true;
     set_up_cpu();
 }
 
@@ -91,4 +104,17 @@ void sleep_until_woken(void)
 {
     /* A wake-up that comes before the hlt waits for the sti. */
     asm volatile("sti; hlt; cli" : : : "memory");
+}
+
+void doze(void)
+{
+    if (prepared) {
+        set_up_cpu();       /* a suspension takes it all away */
+    } else {
+        prepare_other_cpus();
+    }
+    write_apic(APIC_TIMER_DIVIDE, DIVIDE_BY_1);
+    write_apic(APIC_TIMER, WAKE_VECTOR);
+    write_apic(APIC_TIMER_COUNT, DOZE_COUNT);
+    sleep_until_woken();
 }

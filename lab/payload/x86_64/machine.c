@@ -39,7 +39,7 @@ void wait_for_test(const char *word)
 {
     say("%s\n", word);
     while (!(inb(0x64) & 1) || !(inb(0x60) & 0x80)) {
-        pause();
+        doze();
     }
 }
 

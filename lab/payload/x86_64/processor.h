@@ -24,6 +24,9 @@ void set_up_cpu(void);
 void sleep_until_woken(void);
 void wake_other_cpus(void);
 
+/* The first processor halts for 2 ms: to poll costs an emulator much. */
+void doze(void);
+
 unsigned this_cpu(void);
 
 int64_t kvm_hypercall(uint64_t number, uint64_t a0, uint64_t a1, uint64_t a2);
@@ -158,6 +161,12 @@ static inline void fw_cfg_start_dma(uint64_t request)
 static inline void put_byte(char c)
 {
     outb(0xe9, c);
+}
+
+/* Have it keep 16 bytes for us. */
+static inline void serial_set_up(void)
+{
+    outb(0x3f8 + 2, 1);
 }
 
 static inline bool serial_has_byte(void)
