@@ -125,6 +125,14 @@ class GuestMemfdPrivateInPlace(GuestMemfdPrivateTest):
             vm.wait()
         self.assertEqual(vm.exitcode(), 0)
 
+    def test_background_snapshot(self):
+        """userfaultfd, which it needs, does not support a guest_memfd."""
+        vm, console = self.start('vm', payload='hello')
+        console.expect('^done 0 failed')
+        with self.assertRaisesRegex(Exception, 'Background-snapshot is not compatible'):
+            vm.cmd('migrate-set-capabilities', capabilities=[
+                {'capability': 'background-snapshot', 'state': True}])
+
     def test_share_needs_nobody(self):
         """Who uses a page does not keep it from being shared."""
         vm, console = self.start(
