@@ -140,13 +140,13 @@ class GuestMemfdPrivateLogging(GuestMemfdPrivateTest):
         source, console = self.start('source', payload=payload)
         target = self.machine_vm('target', '-incoming', 'defer', payload=payload)
         target.launch()
-        for vm in source, target:
-            vm.cmd('migrate-set-capabilities', capabilities=[
-                {'capability': 'postcopy-ram', 'state': True}])
+        postcopy = [{'capability': 'postcopy-ram', 'state': True}]
         if self.in_place:
             with self.assertRaisesRegex(Exception, 'userfaultfd has no support'):
-                target.cmd('migrate-incoming', uri=uri)
+                target.cmd('migrate-set-capabilities', capabilities=postcopy)
             return
+        for vm in source, target:
+            vm.cmd('migrate-set-capabilities', capabilities=postcopy)
         target.cmd('migrate-incoming', uri=uri)
         console.expect('^waiting')
         # Only what the guest asks for arrives: at this rate, all takes 16 min.
