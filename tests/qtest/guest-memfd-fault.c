@@ -12,8 +12,8 @@
  *              which could be bound
  *   attribute  KVM_SET_MEMORY_ATTRIBUTES, and KVM_SET_MEMORY_ATTRIBUTES2, which
  *              has the same number
- *   give-way   what a long request sleeps between two parts becomes ERRNO s, or
- *              until a signal kicks the vCPU
+ *   give-way   what a request sleeps to give way becomes ERRNO s, or until a
+ *              signal kicks the vCPU; and each part takes so long that it has to
  *   busy       as give-way, of what a request sleeps that waits for a page
  *   drop       fallocate() of a guest_memfd
  *   hole       fallocate() of another file
@@ -31,6 +31,9 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+
+/* More than GUEST_MEMFD_GIVE_WAY_AFTER_NS */
+static const struct timespec part_takes = { .tv_nsec = 3000000 };
 
 /* Bit N is set: file descriptor N is a guest_memfd. */
 static uint64_t gmem_fds[16];
@@ -98,6 +101,9 @@ int ioctl(int fd, unsigned long request, ...)
     } else if (_IOC_TYPE(request) == KVMIO &&
                _IOC_NR(request) == _IOC_NR(KVM_SET_MEMORY_ATTRIBUTES)) {
         error = fault("attribute");
+        if (!error && fault("give-way")) {
+            syscall(SYS_nanosleep, &part_takes, NULL);
+        }
     }
     if (error) {
         errno = error;
