@@ -13,7 +13,8 @@
  *   attribute  KVM_SET_MEMORY_ATTRIBUTES, and KVM_SET_MEMORY_ATTRIBUTES2, which
  *              has the same number
  *   give-way   what a request sleeps to give way becomes ERRNO s, or until a
- *              signal kicks the vCPU; and each part takes so long that it has to
+ *              signal kicks the vCPU; and each part takes so long that this
+ *              happens
  *   busy       as give-way, of what a request sleeps that waits for a page
  *   drop       fallocate() of a guest_memfd
  *   hole       fallocate() of another file
