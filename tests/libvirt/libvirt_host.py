@@ -138,6 +138,9 @@ class Guest:
         self.host = host
         self.name = name
         self.output = os.path.join(host.folder, name + '.out')
+        # What a guest of this name has said in a test before
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.output)
         self.taken = 0
         self.port = None
         if linux is None:
