@@ -1,0 +1,174 @@
+#!/usr/bin/env python3
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# SEV-SNP and TDX guests: how QEMU makes and measures their first memory
+#
+# Copyright (c) 2026 The qemu-gmem developers
+#
+# KVM's side is a model, tests/qtest/guest-memfd-launch.c, over a software-protected
+# VM.  It refuses what KVM refuses, and runs no vCPU.
+
+import os
+import re
+
+from guest_memfd import GuestMemfdTest, MIB
+from guest_memfd_launch import FOOTER, SEV, TDX, snp_digest, tdx_digest
+
+OVMF = '/usr/share/ovmf/OVMF.fd'
+
+
+class GuestMemfdLaunch(GuestMemfdTest):
+
+    host_cbitpos = None
+
+    def setUp(self):
+        super().setUp()
+        if not os.path.exists(OVMF):
+            self.skipTest(f'{OVMF} is not there: install ovmf')
+
+    def guest(self, kind, *args, what=None, firmware=OVMF, prop='', **kwargs):
+        """A VM with the model, not started"""
+        if kind == 'snp':
+            cgs = (f'sev-snp-guest,sev-device=/dev/null,cbitpos={self.cbitpos()},'
+                   'reduced-phys-bits=1')
+            self.machine_props = ',confidential-guest-support=cgs0'
+        else:
+            cgs = 'tdx-guest'
+            self.machine_props = ',confidential-guest-support=cgs0,kernel-irqchip=split'
+        vm = self.machine_vm('vm', '-object', f'{cgs},id=cgs0{prop}', '-bios', firmware,
+                             *args, **kwargs)
+        self.launch_log = self.scratch_file(f'launch-{len(os.listdir(self.workdir))}')
+        self.preload(vm, 'guest-memfd-launch', f'GUEST_MEMFD_LAUNCH={kind}',
+                     f'GUEST_MEMFD_LAUNCH_LOG={self.launch_log}',
+                     *([f'GUEST_MEMFD_LAUNCH_DO={what}'] if what else []))
+        return vm
+
+    def cbitpos(self):
+        """What this host's processor says, whether it has SEV or not"""
+        if self.host_cbitpos is None:
+            GuestMemfdLaunch.host_cbitpos = 63
+            vm = self.guest('snp')
+            self.assert_refused(vm, "cbitpos check failed, host '[0-9]+' requested '63'")
+            GuestMemfdLaunch.host_cbitpos = re.search("host '([0-9]+)'", vm.get_log())[1]
+        return self.host_cbitpos
+
+    def events(self, pattern=''):
+        with open(self.launch_log, encoding='ascii') as file:
+            return [line.strip() for line in file if re.match(pattern, line)]
+
+    def assert_launched(self, digest, pages):
+        """As the firmware's file says, and nothing that KVM would refuse"""
+        self.assertEqual(self.events('refused|lost'), [])
+        finish, = self.events('finish')
+        self.assertIn(f'pages={pages} digest={digest}', finish)
+
+    def run_guest(self, vm):
+        vm.launch()
+        self.wait_for('the launch', lambda: self.events('finish'))
+        self.assertEqual(vm.cmd('query-status')['status'], 'running')
+
+    @staticmethod
+    def image():
+        with open(OVMF, 'rb') as file:
+            return file.read()
+
+    def test_snp(self):
+        vm = self.guest('snp')
+        self.run_guest(vm)
+        self.assert_launched(*snp_digest(self.image()))
+        self.assertEqual(vm.cmd('query-sev')['state'], 'running')
+        self.assertEqual(vm.cmd('query-sev')['sev-type'], 'sev-snp')
+
+    def test_tdx(self):
+        vm = self.guest('tdx')
+        self.run_guest(vm)
+        self.assert_launched(*tdx_digest(self.image()))
+        hob = self.events('vcpu')
+        self.assertEqual(hob, ['vcpu hob=0x809000'])
+
+    def memory_twice(self, kind):
+        """All of the memory is private, and QEMU takes none for its other half."""
+        vm = self.guest(kind)
+        self.run_guest(vm)
+        info = self.info(vm)
+        self.assertEqual(info['conversion']['private'], 256 * MIB)
+        for slot in self.slots(vm):
+            self.assertEqual(slot['binding'], 'bound')
+
+    def reset(self, kind):
+        vm = self.guest(kind, '-no-shutdown')
+        self.run_guest(vm)
+        vm.cmd('system_reset')
+        event = vm.event_wait('SHUTDOWN')
+        self.assertEqual(event['data']['reason'], 'host-qmp-system-reset')
+        vm.cmd('quit')
+        vm.wait()
+        self.assertIn('cpus are not resettable, terminating', vm.get_log())
+
+    def fails(self, kind, what, message):
+        """A command fails: QEMU says which, and ends."""
+        vm = self.guest(kind, what=what)
+        self.assert_refused(vm, message)
+        self.assertEqual(len(self.events('fault')), 1)
+        self.assertEqual(self.events('refused'), [])
+
+    def goes_on(self, kind, what, digest):
+        """A command is done in part: QEMU does the rest."""
+        vm = self.guest(kind, what=what)
+        self.run_guest(vm)
+        self.assertEqual(len(self.events('fault')), 1)
+        self.assert_launched(*digest(self.image()))
+
+    def refused(self, kind, message, **kwargs):
+        self.assert_refused(self.guest(kind, **kwargs), message)
+
+    def without(self, name):
+        """The firmware, but without this table"""
+        path = self.scratch_file('other.fd')
+        with open(path, 'wb') as file:
+            file.write(self.image().replace(name.bytes_le, bytes(16)))
+        return path
+
+    def test_snp_no_tables(self):
+        self.refused('snp', 'Firmware GUID Table block not found',
+                     firmware=self.without(FOOTER))
+
+    def test_snp_other_firmware(self):
+        self.refused('snp', 'Failed to locate SEV metadata header',
+                     firmware=self.without(SEV))
+
+    def test_tdx_other_firmware(self):
+        self.refused('tdx', 'Cannot find TDX_METADATA_OFFSET_GUID',
+                     firmware=self.without(TDX))
+
+    def test_snp_no_area_for_hashes(self):
+        self.refused('snp', 'hashes table area is invalid', prop=',kernel-hashes=on',
+                     linux='gmem.run=true')
+
+
+for name in 'snp', 'tdx':
+    GuestMemfdLaunch.add_cases('memory_twice', [(f'memory_{name}', name)])
+    GuestMemfdLaunch.add_cases('reset', [(f'reset_{name}', name)])
+
+GuestMemfdLaunch.add_cases('fails', (
+    ('snp_init_fails', 'snp', 'init', 'failed to initialize ret=-5'),
+    ('snp_start_fails', 'snp', 'start', 'LAUNCH_START ret=-5'),
+    ('snp_first_update_fails', 'snp', 'update', 'SNP_LAUNCH_UPDATE ret=-5'),
+    ('snp_later_update_fails', 'snp', 'update 4', 'SNP_LAUNCH_UPDATE ret=-5'),
+    ('snp_finish_fails', 'snp', 'finish', 'SNP_LAUNCH_FINISH ret=-5'),
+    ('snp_cpuid_differs', 'snp', 'cpuid-mismatch',
+     'CPUID validation failed for function 0x.*provided: eax:0x.*expected: eax:0x'),
+    ('tdx_init_fails', 'tdx', 'init', 'KVM_TDX_INIT_VM failed'),
+    ('tdx_vcpu_fails', 'tdx', 'vcpu', 'KVM_TDX_INIT_VCPU failed'),
+    ('tdx_cpuid_fails', 'tdx', 'cpuid', 'KVM_TDX_GET_CPUID failed'),
+    ('tdx_update_fails', 'tdx', 'update 2', 'KVM_TDX_INIT_MEM_REGION failed'),
+    ('tdx_finish_fails', 'tdx', 'finish', 'KVM_TDX_FINALIZE_VM failed'),
+    ('tdx_busy', 'tdx', 'busy', 'KVM_TDX_FINALIZE_VM failed.*busy')))
+
+GuestMemfdLaunch.add_cases('goes_on', (
+    ('snp_partial', 'snp', 'partial', snp_digest),
+    ('tdx_eagain', 'tdx', 'eagain', tdx_digest)))
+
+if __name__ == '__main__':
+    GuestMemfdTest.main()
