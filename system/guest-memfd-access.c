@@ -2,8 +2,9 @@
  * Private memory of a VM: what QEMU itself may do with it
  *
  * QEMU and its emulated devices must not access private pages, except in VMs
- * that it loads through the shared half of their memory (SEV-SNP, TDX).  A dump
- * has zeros for them, and the balloon frees them.
+ * that it loads through the shared half of their memory (SEV-SNP, TDX), and,
+ * where these convert in place, until they are launched.  A dump has zeros for
+ * private pages, and the balloon frees them.
  *
  * Copyright (c) 2026 The qemu-gmem developers
  *
@@ -53,10 +54,11 @@ bool guest_memfd_block_may_access(const GuestMemfdBlock *block, hwaddr offset,
 {
     /*
      * VMs that start all private (SNP, TDX) are loaded through their shared
-     * half, so QEMU must be able to write there.  A caller that passes no @size
+     * half, so QEMU must be able to write there; in place, through their pages,
+     * until guest_memfd_launch().  A caller that passes no @size
      * (address_space_is_io(), MTE tags) only looks the region up.
      */
-    if (!block->guards_access || !size) {
+    if (!qatomic_read(&block->guards_access) || !size) {
         return true;
     }
     return !access_private_run(block, offset, size);

@@ -298,6 +298,12 @@ bool guest_memfd_guards_access(void)
     return qatomic_read(&block_any_guards_access);
 }
 
+void guest_memfd_block_guard_access(GuestMemfdBlock *block)
+{
+    qatomic_set(&block->guards_access, true);
+    qatomic_set(&block_any_guards_access, true);
+}
+
 bool guest_memfd_machine_has_private(const MachineState *machine)
 {
     return machine->cgs && (machine->cgs->ram_has_private ||
@@ -337,9 +343,9 @@ GuestMemfdBlock *guest_memfd_block_create(RAMBlock *rb, Error **errp)
                          ROUND_UP(rb->max_length, qemu_real_host_page_size()),
                          qemu_real_host_page_size(), !cgs->initially_shared);
     block->map.free_size = ops->free_size(rb);
-    block->guards_access = cgs->in_place || !cgs->loaded_through_shared_half;
-    if (block->guards_access) {
-        qatomic_set(&block_any_guards_access, true);
+    if (cgs->in_place ? !guest_memfd_launch_is_open()
+                      : !cgs->loaded_through_shared_half) {
+        guest_memfd_block_guard_access(block);
     }
     if (rb->flags & RAM_GUEST_MEMFD_MMAP) {
         guest_memfd_sigbus_add(block);

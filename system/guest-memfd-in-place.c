@@ -62,7 +62,7 @@ RAMBlock *guest_memfd_in_place_alloc(uint64_t size, uint32_t ram_flags,
     int fd;
 
     size = ROUND_UP(size, qemu_real_host_page_size());
-    fd = kvm_gmem_create_mmap(size, errp);
+    fd = kvm_gmem_create_mmap(size, !guest_memfd_launch_is_done(), errp);
     if (fd < 0) {
         error_prepend(errp, "cannot set up guest memory '%s': ",
                       memory_region_name(mr));

@@ -59,13 +59,6 @@ static bool mode_check(const ConfidentialGuestSupport *cgs, bool split,
                           "leave convert-in-place out.\n");
         return false;
     }
-    if (in_place && !cgs->can_convert_in_place) {
-        error_setg(errp, "%s cannot convert memory in place, but this host's "
-                   "KVM only converts in place", type);
-        error_append_hint(errp,
-                          "Load kvm with gmem_in_place_conversion=0.\n");
-        return false;
-    }
     if (!in_place && !split) {
         error_setg(errp, "%s needs private memory, which this host's KVM does "
                    "not offer for it", type);

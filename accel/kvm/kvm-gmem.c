@@ -21,11 +21,11 @@
 #include "kvm-gmem-attributes.h"
 #include "trace.h"
 
-int kvm_gmem_create_mmap(uint64_t size, Error **errp)
+int kvm_gmem_create_mmap(uint64_t size, bool shared, Error **errp)
 {
     ERRP_GUARD();
     const uint64_t flags = GUEST_MEMFD_FLAG_MMAP |
-                           GUEST_MEMFD_FLAG_INIT_SHARED;
+                           (shared ? GUEST_MEMFD_FLAG_INIT_SHARED : 0);
     struct kvm_create_guest_memfd args = {
         .size = size,
         .flags = flags,

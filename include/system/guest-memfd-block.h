@@ -110,6 +110,14 @@ static inline int guest_memfd_fd(const RAMBlock *rb)
 }
 
 /**
+ * guest_memfd_block_guard_access: from now on, keep QEMU off private pages
+ * @block: the block
+ *
+ * Called with the BQL held.
+ */
+void guest_memfd_block_guard_access(GuestMemfdBlock *block);
+
+/**
  * guest_memfd_block_check_bound: can guest memory become private?
  * @block: the block that it belongs to
  * @start: guest physical address

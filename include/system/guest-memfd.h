@@ -75,6 +75,41 @@ void guest_memfd_in_place_add_property(ObjectClass *oc);
 RAMBlock *guest_memfd_in_place_alloc(uint64_t size, uint32_t ram_flags,
                                      MemoryRegion *mr, Error **errp);
 
+/**
+ * guest_memfd_launch: end the time in which QEMU writes what is launched
+ * @errp: says which page could not become private, and why
+ *
+ * For guests that start all private (SEV-SNP, TDX), where memory is converted
+ * in place: see guest-memfd-launch.c.  Elsewhere it does nothing.  Called with
+ * the BQL held, before the platform's launch commands, and before a vCPU runs.
+ *
+ * Returns: false if the guest cannot be launched
+ */
+bool guest_memfd_launch(Error **errp);
+
+/* guest_memfd_launch_is_open: has guest_memfd_launch() something to do yet? */
+bool guest_memfd_launch_is_open(void);
+
+/* guest_memfd_launch_is_done: has it done that? */
+bool guest_memfd_launch_is_done(void);
+
+/**
+ * guest_memfd_launch_memory: write memory that is launched
+ * @start: guest physical address
+ * @size: in bytes
+ * @contents: what to write there; it may be there already
+ * @len: of @contents, in bytes; the rest up to @size is cleared, unless
+ *     @contents is there already.  0 to clear it all
+ * @errp: set if there is no memory that can be private
+ *
+ * Called with the BQL held, while guest_memfd_launch_is_open().
+ *
+ * Returns: where QEMU has that memory, until guest_memfd_launch(); or NULL
+ */
+void *guest_memfd_launch_memory(hwaddr start, uint64_t size,
+                                const void *contents, uint64_t len,
+                                Error **errp);
+
 #ifdef CONFIG_LINUX
 /**
  * guest_memfd_sigbus: handle SIGBUS in any thread
@@ -165,8 +200,9 @@ static inline bool guest_memfd_may_access(const MemoryRegion *mr,
 /**
  * guest_memfd_guards_access: can guest_memfd_may_access() say no in this VM?
  *
- * It cannot in VMs that start all private (SNP, TDX), nor in those without
- * private memory.  Can be called by any thread.
+ * It cannot in VMs that start all private (SNP, TDX), unless their memory is
+ * converted in place, nor in those without private memory.  Can be called by
+ * any thread.
  */
 bool guest_memfd_guards_access(void);
 
@@ -225,11 +261,12 @@ void *guest_memfd_dump(const MemoryRegion *mr, void *host, size_t *size,
 bool guest_memfd_balloon(RAMBlock *rb, uint64_t offset, uint64_t size);
 
 /**
- * guest_memfd_shared_has_prealloc: does prealloc=on allocate the shared half?
+ * guest_memfd_shared_has_prealloc: does prealloc=on allocate a block's memory?
  * @rb: any block
  *
  * Returns: false if all of it is private at first, and its pages are small:
- *     the shared half would then take host memory for nothing
+ *     the shared half would then take host memory for nothing.  In place, it is
+ *     all allocated until the guest is launched
  */
 bool guest_memfd_shared_has_prealloc(const RAMBlock *rb);
 

@@ -39,14 +39,14 @@ bool kvm_gmem_choose_mode(ConfidentialGuestSupport *cgs, Error **errp);
  * kvm_gmem_create_mmap: create a guest_memfd that QEMU can map
  *
  * @size: size of the file in bytes, a multiple of the host's page size
+ * @shared: are its pages shared at first?  If not, the VM must convert in place
  * @errp: set on failure; the message says what the host lacks
  *
- * All pages of the file are shared from the start.  The file belongs to this
- * process's VM: another VM cannot bind it.
+ * The file belongs to this process's VM: another VM cannot bind it.
  *
  * Returns: the file descriptor, or -1.
  */
-int kvm_gmem_create_mmap(uint64_t size, Error **errp);
+int kvm_gmem_create_mmap(uint64_t size, bool shared, Error **errp);
 
 /**
  * kvm_gmem_query_slots: list the memslots over a RAM block

@@ -584,8 +584,8 @@ class GuestMemfdTest(QemuSystemTest):
         return found
 
     def allocated(self, vm, start=0, size=0):
-        """Bytes that the host has of a part of the VM's one guest_memfd, or of all
-        of it, as the kernel tells."""
+        """Bytes that the host has of a part of the VM's main memory, or of all of
+        it, as the kernel tells."""
         stat = (ctypes.c_uint64 * 5)()
         self.assertEqual(LIBC.syscall(CACHESTAT, self.guest_memfd_copy(vm),
                                       (ctypes.c_uint64 * 2)(start, size), stat, 0),
@@ -593,9 +593,10 @@ class GuestMemfdTest(QemuSystemTest):
         return stat[0] * 4096
 
     def guest_memfd_copy(self, vm):
-        """A file descriptor of our own, until the test ends, of the VM's one
-        guest_memfd."""
-        fd, = self.guest_memfds(vm)
+        """A file descriptor of our own, until the test ends, of the VM's largest
+        guest_memfd: its main memory."""
+        fd = max(self.guest_memfds(vm),
+                 key=lambda fd: os.stat(f'/proc/{vm.get_pid()}/fd/{fd}').st_size)
         pidfd = os.pidfd_open(vm.get_pid())
         copy = LIBC.syscall(PIDFD_GETFD, pidfd, fd, 0)
         os.close(pidfd)

@@ -8,8 +8,11 @@
  * that has it.  Contents of launched memory are measured as the firmware
  * measures them, so the digest is the one that such a guest would have.
  *
- * It is a model: nothing is encrypted, and launched pages do not get their
- * contents.  So no vCPU runs: KVM_RUN waits for a kick.
+ * Where KVM converts memory in place, QEMU has written the contents to the
+ * pages themselves; the module takes them from there.
+ *
+ * It is a model: nothing is encrypted, and pages that are not launched in place
+ * do not get their contents.  So no vCPU runs: KVM_RUN waits for a kick.
  *
  *   GUEST_MEMFD_LAUNCH      "snp" or "tdx"
  *   GUEST_MEMFD_LAUNCH_LOG  a file that gets a line for each event; one that
@@ -42,6 +45,20 @@
 #define PAGE                4096
 /* All guest memory below 128 GiB */
 #define MAX_PAGES           (UINT64_C(1) << 25)
+/* Linux 7.4: until QEMU's copy of its headers has these */
+#ifndef KVM_SET_MEMORY_ATTRIBUTES2
+struct kvm_memory_attributes2 {
+    __u64 offset;
+    __u64 size;
+    __u64 attributes;
+    __u64 flags;
+    __u64 error_offset;
+    __u64 reserved[11];
+};
+#define KVM_SET_MEMORY_ATTRIBUTES2 \
+    _IOWR(KVMIO, 0xd2, struct kvm_memory_attributes2)
+#endif
+
 /* Of a slot's number: see struct kvm_userspace_memory_region2 */
 #define SLOT_MASK           0xffff
 #define SHA384_SIZE         48
@@ -67,6 +84,12 @@ enum {
     PAGE_LAUNCHED = 2,
 };
 
+/* A guest_memfd that has its pages' attributes, as QEMU can map it */
+typedef struct File {
+    uint8_t *is_private;    /* by page */
+    uint64_t nr_pages;
+} File;
+
 typedef struct VCpu {
     struct kvm_run *run;
     bool initialized;       /* TDX's KVM_TDX_INIT_VCPU */
@@ -81,6 +104,7 @@ static bool initialized, started, finished;
 static uint8_t pages[MAX_PAGES];
 static struct kvm_userspace_memory_region2 slots[1024];
 /* By file descriptor */
+static File files[1024];
 static VCpu vcpus[1024];
 static bool has_vcpus;
 static uint8_t snp_digest[SHA384_SIZE];
@@ -165,6 +189,31 @@ static const struct kvm_userspace_memory_region2 *slot_of(uint64_t gpa)
     return NULL;
 }
 
+/* The file of a slot that is bound, if it has attributes; or NULL */
+static const File *file_of(const struct kvm_userspace_memory_region2 *slot)
+{
+    const File *file = slot && slot->flags & KVM_MEM_GUEST_MEMFD &&
+                       slot->guest_memfd < ARRAY_SIZE(files)
+                       ? &files[slot->guest_memfd] : NULL;
+
+    return file && file->is_private ? file : NULL;
+}
+
+static uint64_t offset_of(const struct kvm_userspace_memory_region2 *slot,
+                          uint64_t gpa)
+{
+    return slot->guest_memfd_offset + gpa - slot->guest_phys_addr;
+}
+
+static bool is_private(uint64_t gpa)
+{
+    const struct kvm_userspace_memory_region2 *slot = slot_of(gpa);
+    const File *file = file_of(slot);
+
+    return file ? file->is_private[offset_of(slot, gpa) / PAGE]
+                : pages[gpa / PAGE] & PAGE_PRIVATE;
+}
+
 static void forget(uint64_t gpa, uint64_t size, const char *why)
 {
     uint64_t page, lost = 0;
@@ -232,6 +281,102 @@ static int set_attributes(int vm, struct kvm_memory_attributes *attributes)
     return 0;
 }
 
+static void forget_in_file(int fd, uint64_t offset, uint64_t size,
+                           const char *why)
+{
+    int i;
+
+    for (i = 0; i < ARRAY_SIZE(slots); i++) {
+        const struct kvm_userspace_memory_region2 *slot = &slots[i];
+        uint64_t start = MAX(offset, slot->guest_memfd_offset);
+        uint64_t end = MIN(offset + size,
+                           slot->guest_memfd_offset + slot->memory_size);
+
+        if (slot->memory_size && slot->flags & KVM_MEM_GUEST_MEMFD &&
+            slot->guest_memfd == fd && start < end) {
+            forget(slot->guest_phys_addr + start - slot->guest_memfd_offset,
+                   end - start, why);
+        }
+    }
+}
+
+static int set_file_attributes(int fd, struct kvm_memory_attributes2 *args)
+{
+    bool private = args->attributes & KVM_MEMORY_ATTRIBUTE_PRIVATE;
+
+    if (syscall(SYS_ioctl, fd, KVM_SET_MEMORY_ATTRIBUTES2, args)) {
+        return -errno;
+    }
+    tell("attributes file=%d offset=0x%llx size=0x%llx %s", fd, args->offset,
+         args->size, private ? "private" : "shared");
+    if (!private) {
+        forget_in_file(fd, args->offset, args->size, "made shared");
+    }
+    memset(files[fd].is_private + args->offset / PAGE, private,
+           args->size / PAGE);
+    return 0;
+}
+
+static int create_file(int vm, const struct kvm_create_guest_memfd *args)
+{
+    int fd = syscall(SYS_ioctl, vm, KVM_CREATE_GUEST_MEMFD, args);
+
+    if (fd < 0) {
+        return -errno;
+    }
+    if (fd >= ARRAY_SIZE(files)) {
+        abort();
+    }
+    g_clear_pointer(&files[fd].is_private, g_free);
+    if (args->flags & GUEST_MEMFD_FLAG_MMAP) {
+        files[fd].nr_pages = args->size / PAGE;
+        files[fd].is_private = g_malloc(files[fd].nr_pages);
+        memset(files[fd].is_private,
+               !(args->flags & GUEST_MEMFD_FLAG_INIT_SHARED),
+               files[fd].nr_pages);
+    }
+    tell("file %d size=0x%llx flags=0x%llx", fd, args->size, args->flags);
+    return fd;
+}
+
+/*
+ * Lets the model at pages that are launched in place, as the firmware is: they
+ * are shared meanwhile.
+ */
+static void open_pages(const struct kvm_userspace_memory_region2 *slot,
+                       uint64_t gpa, uint64_t size, bool open)
+{
+    struct kvm_memory_attributes2 args = {
+        .offset = offset_of(slot, gpa),
+        .size = size,
+        .attributes = open ? 0 : KVM_MEMORY_ATTRIBUTE_PRIVATE,
+    };
+
+    while (syscall(SYS_ioctl, slot->guest_memfd, KVM_SET_MEMORY_ATTRIBUTES2,
+                   &args)) {
+        if (errno != EAGAIN) {
+            abort();
+        }
+    }
+}
+
+static uint8_t *host_of(const struct kvm_userspace_memory_region2 *slot,
+                        uint64_t gpa)
+{
+    return (uint8_t *)(uintptr_t)(slot->userspace_addr + gpa -
+                                  slot->guest_phys_addr);
+}
+
+/*
+ * Is the source of an update as it must be?  In place KVM takes any; but QEMU
+ * cannot read there, as the pages are private.
+ */
+static bool check_source(const struct kvm_userspace_memory_region2 *slot,
+                         uint64_t source)
+{
+    return file_of(slot) ? !source : source && source % PAGE == 0;
+}
+
 /* 0, or why a page cannot be launched: as kvm_gmem_populate() */
 static int check_page(uint64_t gpa, const char *command)
 {
@@ -241,12 +386,12 @@ static int check_page(uint64_t gpa, const char *command)
         return refuse(EINVAL, "%s of 0x%" PRIx64 ", which is in no slot with a "
                       "guest_memfd", command, gpa);
     }
-    if (!(pages[gpa / PAGE] & PAGE_PRIVATE)) {
+    if (!is_private(gpa)) {
         return refuse(EINVAL, "%s of 0x%" PRIx64 ", which is shared", command,
                       gpa);
     }
     if (pages[gpa / PAGE] & PAGE_LAUNCHED) {
-        return refuse(EEXIST, "%s of 0x%" PRIx64 " again", command, gpa);
+        return refuse(EIO, "%s of 0x%" PRIx64 " again", command, gpa);
     }
     return 0;
 }
@@ -315,8 +460,10 @@ static int snp_init(const struct kvm_sev_init *init)
 /* snp_launch_start() */
 static int snp_start(const struct kvm_sev_snp_launch_start *start)
 {
-    if (!initialized || started || start->flags ||
-        start->policy & ~SNP_POLICY_BITS ||
+    if (!initialized) {
+        return refuse(ENOTTY, "start before init");
+    }
+    if (started || start->flags || start->policy & ~SNP_POLICY_BITS ||
         !(start->policy & SNP_POLICY_RESERVED)) {
         return refuse(EINVAL, "start");
     }
@@ -333,9 +480,10 @@ static int snp_update(struct kvm_sev_snp_launch_update *update,
     uint64_t gpa = update->gfn_start * PAGE, len = update->len, done;
     bool has_source = update->type != KVM_SEV_SNP_PAGE_TYPE_ZERO;
     uint8_t *source = (uint8_t *)(uintptr_t)update->uaddr;
+    bool in_place;
 
-    if (!started || finished) {
-        return refuse(EINVAL, "update, not between start and finish");
+    if (!started) {
+        return refuse(EINVAL, "update before start");
     }
     if (!len || len % PAGE || update->flags ||
         (update->type != KVM_SEV_SNP_PAGE_TYPE_NORMAL &&
@@ -346,41 +494,59 @@ static int snp_update(struct kvm_sev_snp_launch_update *update,
         return refuse(EINVAL, "update with len=0x%" PRIx64 " flags=%u type=%u",
                       len, update->flags, update->type);
     }
-    if (has_source && (!source || update->uaddr % PAGE)) {
-        return refuse(EINVAL, "update from 0x%llx", update->uaddr);
-    }
     slot = slot_of(gpa);
     if (!slot || !(slot->flags & KVM_MEM_GUEST_MEMFD)) {
         return refuse(EINVAL, "update of 0x%" PRIx64 ", which is in no slot "
                       "with a guest_memfd", gpa);
+    }
+    in_place = file_of(slot);
+    if (has_source && !check_source(slot, update->uaddr)) {
+        return refuse(EINVAL, "update from 0x%llx", update->uaddr);
+    }
+    if (finished) {
+        /* The firmware says that. */
+        return refuse(EIO, "update after finish");
     }
     len = MIN(len, slot->guest_phys_addr + slot->memory_size - gpa);
     if (fault("partial")) {
         len = PAGE;
     }
     for (done = 0; done < len; done += PAGE) {
+        uint8_t *page = in_place ? host_of(slot, gpa + done) : source + done;
+        bool mismatch;
+
         if (check_page(gpa + done, "update")) {
             break;
         }
-        if (update->type == KVM_SEV_SNP_PAGE_TYPE_CPUID &&
-            fault("cpuid-mismatch")) {
+        if (in_place) {
+            open_pages(slot, gpa + done, PAGE, true);
+        }
+        mismatch = update->type == KVM_SEV_SNP_PAGE_TYPE_CPUID &&
+                   fault("cpuid-mismatch");
+        if (mismatch) {
             /* The EAX of the first answer, as the firmware wants it */
-            source[32] ^= 1;
+            page[32] ^= 1;
             cmd->error = SEV_RET_INVALID_PARAM;
+        } else {
+            snp_measure(gpa + done, update->type, page);
+        }
+        if (in_place) {
+            open_pages(slot, gpa + done, PAGE, false);
+        }
+        if (mismatch) {
             break;
         }
-        snp_measure(gpa + done, update->type, source + done);
         pages[(gpa + done) / PAGE] |= PAGE_LAUNCHED;
         nr_launched++;
     }
     if (!done) {
         return -EIO;
     }
-    tell("update gpa=0x%" PRIx64 " pages=%" PRIu64 " type=%u", gpa, done / PAGE,
-         update->type);
+    tell("update gpa=0x%" PRIx64 " pages=%" PRIu64 " type=%u%s", gpa,
+         done / PAGE, update->type, in_place ? " in-place" : "");
     update->gfn_start += done / PAGE;
     update->len -= done;
-    if (has_source) {
+    if (has_source && source) {
         update->uaddr += done;
     }
     return 0;
@@ -391,8 +557,15 @@ static int snp_finish(const struct kvm_sev_snp_launch_finish *finish)
 {
     g_autofree char *digest = hex(snp_digest);
 
-    if (!started || finished || finish->flags) {
+    if (!initialized) {
+        return refuse(ENOTTY, "finish before init");
+    }
+    if (!started || finish->flags) {
         return refuse(EINVAL, "finish");
+    }
+    if (finished) {
+        /* The firmware says that. */
+        return refuse(EIO, "finish again");
     }
     check_launched();
     finished = true;
@@ -447,6 +620,17 @@ static void tdx_measure(const char *what, uint64_t gpa)
     memcpy(buffer, what, strlen(what));
     memcpy(buffer + 16, &gpa, sizeof(gpa));
     g_checksum_update(tdx_digest, buffer, sizeof(buffer));
+}
+
+static void tdx_measure_page(uint64_t gpa, bool contents, const uint8_t *page)
+{
+    int i;
+
+    tdx_measure("MEM.PAGE.ADD", gpa);
+    for (i = 0; contents && i < PAGE; i += 256) {
+        tdx_measure("MR.EXTEND", gpa + i);
+        g_checksum_update(tdx_digest, page + i, 256);
+    }
 }
 
 /* tdx_get_capabilities() */
@@ -547,9 +731,11 @@ static int tdx_init_vcpu(VCpu *vcpu, const struct kvm_tdx_cmd *cmd)
 static int tdx_update(const VCpu *vcpu, struct kvm_tdx_cmd *cmd)
 {
     struct kvm_tdx_init_mem_region *region = (void *)(uintptr_t)cmd->data;
-    uint64_t gpa = region->gpa, size = region->nr_pages * PAGE, done = 0, i;
+    uint64_t gpa = region->gpa, size = region->nr_pages * PAGE, done = 0;
+    const struct kvm_userspace_memory_region2 *slot = slot_of(gpa);
     const uint8_t *source = (void *)(uintptr_t)region->source_addr;
     bool measure = cmd->flags & KVM_TDX_MEASURE_MEMORY_REGION;
+    bool in_place = file_of(slot);
     int ret = 0;
 
     if (!vcpu->initialized) {
@@ -558,7 +744,7 @@ static int tdx_update(const VCpu *vcpu, struct kvm_tdx_cmd *cmd)
     if (cmd->flags & ~KVM_TDX_MEASURE_MEMORY_REGION) {
         return refuse(EINVAL, "update with flags=0x%x", cmd->flags);
     }
-    if (!source || (uintptr_t)source % PAGE || gpa % PAGE || !size ||
+    if (!check_source(slot, region->source_addr) || gpa % PAGE || !size ||
         gpa + size <= gpa || gpa + size > TDX_SHARED_BIT) {
         return refuse(EINVAL, "update of 0x%" PRIx64 ", 0x%" PRIx64 " bytes, "
                       "from %p", gpa, size, source);
@@ -566,10 +752,14 @@ static int tdx_update(const VCpu *vcpu, struct kvm_tdx_cmd *cmd)
     while (!ret && done < size) {
         ret = check_page(gpa + done, "update");
         if (!ret) {
-            tdx_measure("MEM.PAGE.ADD", gpa + done);
-            for (i = 0; measure && i < PAGE; i += 256) {
-                tdx_measure("MR.EXTEND", gpa + done + i);
-                g_checksum_update(tdx_digest, source + done + i, 256);
+            if (in_place) {
+                open_pages(slot, gpa + done, PAGE, true);
+            }
+            tdx_measure_page(gpa + done, measure,
+                             in_place ? host_of(slot, gpa + done)
+                                      : source + done);
+            if (in_place) {
+                open_pages(slot, gpa + done, PAGE, false);
             }
             pages[(gpa + done) / PAGE] |= PAGE_LAUNCHED;
             nr_launched++;
@@ -577,8 +767,9 @@ static int tdx_update(const VCpu *vcpu, struct kvm_tdx_cmd *cmd)
             ret = done < size && fault("eagain") ? -EAGAIN : 0;
         }
     }
-    tell("update gpa=0x%" PRIx64 " pages=%" PRIu64 " measured=%u", gpa,
-         done / PAGE, measure);
+    tell("update gpa=0x%" PRIx64 " pages=%" PRIu64 " measured=%u%s", gpa,
+         done / PAGE, measure, in_place ? " in-place" : "");
+    /* Whether or not KVM has a source: QEMU must not rely on it. */
     region->source_addr += done;
     region->gpa += done;
     region->nr_pages -= done / PAGE;
@@ -751,6 +942,10 @@ static int answer(int fd, unsigned long request, void *arg)
         return vcpu ? tdx_vcpu_command(vcpu, arg) : tdx_vm_command(arg);
     case KVM_SET_USER_MEMORY_REGION2:
         return set_region(fd, arg);
+    case KVM_CREATE_GUEST_MEMFD:
+        return create_file(fd, arg);
+    case KVM_SET_MEMORY_ATTRIBUTES2:
+        return set_file_attributes(fd, arg);
     case KVM_SET_MEMORY_ATTRIBUTES:
         return set_attributes(fd, arg);
     case KVM_CREATE_VCPU:
@@ -788,22 +983,8 @@ int ioctl(int fd, unsigned long request, ...)
 /* What fallocate() is, with 64 bit file offsets. */
 int fallocate64(int fd, int mode, off64_t offset, off64_t len)
 {
-    int i;
-
-    for (i = 0; i < ARRAY_SIZE(slots); i++) {
-        const struct kvm_userspace_memory_region2 *slot = &slots[i];
-        uint64_t start, end;
-
-        if (slot->memory_size && slot->flags & KVM_MEM_GUEST_MEMFD &&
-            slot->guest_memfd == fd && mode & FALLOC_FL_PUNCH_HOLE) {
-            start = MAX(offset, slot->guest_memfd_offset);
-            end = MIN(offset + len,
-                      slot->guest_memfd_offset + slot->memory_size);
-            if (start < end) {
-                forget(slot->guest_phys_addr + start - slot->guest_memfd_offset,
-                       end - start, "punched");
-            }
-        }
+    if (mode & FALLOC_FL_PUNCH_HOLE) {
+        forget_in_file(fd, offset, len, "punched");
     }
     return syscall(SYS_fallocate, fd, mode, offset, len);
 }

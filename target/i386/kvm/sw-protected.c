@@ -181,7 +181,6 @@ static void sw_protected_guest_init(Object *obj)
     ConfidentialGuestSupport *cgs = CONFIDENTIAL_GUEST_SUPPORT(obj);
 
     cgs->ram_has_private = true;
-    cgs->can_convert_in_place = true;
     cgs->initially_shared = true;
     cgs->access_is_request = false;
     cgs->guest_accepts_pages = false;

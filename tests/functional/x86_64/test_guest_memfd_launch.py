@@ -7,15 +7,22 @@
 # Copyright (c) 2026 The qemu-gmem developers
 #
 # KVM's side is a model, tests/qtest/guest-memfd-launch.c, over a software-protected
-# VM.  It refuses what KVM refuses, and runs no vCPU.
+# VM.  It refuses what KVM refuses, and runs no vCPU.  The host's kernel says whether
+# memory is split or converted in place: the digests are the same.
 
 import os
 import re
 
-from guest_memfd import GuestMemfdTest, MIB
+from guest_memfd import GuestMemfdTest, MIB, converts_in_place
 from guest_memfd_launch import FOOTER, SEV, TDX, snp_digest, tdx_digest
 
 OVMF = '/usr/share/ovmf/OVMF.fd'
+
+
+IN_PLACE = converts_in_place()
+NAMES = {'snp': 'SEV-SNP', 'tdx': 'TDX'}
+# A page that no firmware wants
+BUSY = 64 * MIB
 
 
 class GuestMemfdLaunch(GuestMemfdTest):
@@ -62,6 +69,8 @@ class GuestMemfdLaunch(GuestMemfdTest):
         self.assertEqual(self.events('refused|lost'), [])
         finish, = self.events('finish')
         self.assertIn(f'pages={pages} digest={digest}', finish)
+        for update in self.events('update'):
+            self.assertEqual(update.endswith('in-place'), IN_PLACE, update)
 
     def run_guest(self, vm):
         vm.launch()
@@ -87,14 +96,58 @@ class GuestMemfdLaunch(GuestMemfdTest):
         hob = self.events('vcpu')
         self.assertEqual(hob, ['vcpu hob=0x809000'])
 
-    def memory_twice(self, kind):
-        """All of the memory is private, and QEMU takes none for its other half."""
+    def memory(self, kind):
+        """All of it is private, and QEMU cannot look at it once it is launched."""
         vm = self.guest(kind)
         self.run_guest(vm)
         info = self.info(vm)
+        self.assertEqual(info['mode'], 'in-place' if IN_PLACE else 'split')
         self.assertEqual(info['conversion']['private'], 256 * MIB)
         for slot in self.slots(vm):
             self.assertEqual(slot['binding'], 'bound')
+        if not IN_PLACE:
+            return
+        for address in 0x800000, 0xffe00000:
+            self.assertIn('Cannot access memory', vm.cmd(
+                'human-monitor-command', command_line=f'xp /1xw {address}'))
+        vm.cmd('screendump', filename=self.scratch_file('screen'))
+
+    def once(self, kind):
+        """Memory that is there twice when it is split is there once in place: what
+        prealloc=on allocates is what the guest is launched in."""
+        if not IN_PLACE:
+            self.skipTest('memory that is split has no preallocation')
+        vm = self.guest(kind, backend='memory-backend-guest-memfd,prealloc=on')
+        self.run_guest(vm)
+        self.assertEqual(self.allocated(vm), 256 * MIB)
+        self.assertLess(self.process_status(vm, 'RssAnon'), 128 * MIB)
+
+    def plug(self, kind):
+        """Memory that comes later is private from the start."""
+        vm = self.guest(kind, '-m', '256M,slots=2,maxmem=1G')
+        self.run_guest(vm)
+        vm.cmd('object-add', {'qom-type': 'memory-backend-guest-memfd', 'id': 'more',
+                              'size': 128 * MIB})
+        vm.cmd('device_add', driver='pc-dimm', id='dimm', memdev='more')
+        self.assertEqual(self.info(vm, 'more')['conversion']['private'], 128 * MIB)
+        if IN_PLACE:
+            self.assertRegex(self.events('file')[-1], 'size=0x8000000 flags=0x1$')
+        self.assertEqual(self.events('refused|lost'), [])
+
+    def test_busy(self):
+        """Something uses a page when it is to become private: the launch says which."""
+        if not IN_PLACE:
+            self.skipTest('memory that is split is used by nobody')
+        vm = self.guest('snp', '-S', backend='memory-backend-guest-memfd,prealloc=on')
+        vm.launch()
+        with self.held(vm, BUSY):
+            with self.assertRaises(Exception):
+                vm.cmd('cont')
+            vm.wait()
+        self.assertRegex(vm.get_log(), 'cannot become private for the launch: page '
+                         f'0x{BUSY:x}: .*(\n.*)?vhost-user')
+        self.assertEqual(self.events('update|finish'), [])
+        self._vms = {}
 
     def reset(self, kind):
         vm = self.guest(kind, '-no-shutdown')
@@ -120,8 +173,8 @@ class GuestMemfdLaunch(GuestMemfdTest):
         self.assertEqual(len(self.events('fault')), 1)
         self.assert_launched(*digest(self.image()))
 
-    def refused(self, kind, message, **kwargs):
-        self.assert_refused(self.guest(kind, **kwargs), message)
+    def refused(self, kind, message, drive=(), **kwargs):
+        self.assert_refused(self.guest(kind, *drive, **kwargs), message)
 
     def without(self, name):
         """The firmware, but without this table"""
@@ -131,7 +184,8 @@ class GuestMemfdLaunch(GuestMemfdTest):
         return path
 
     def test_snp_no_tables(self):
-        self.refused('snp', 'Firmware GUID Table block not found',
+        self.refused('snp', 'Firmware GUID Table block not found(.*\n)*'
+                     'Use -bios with firmware that is made for SEV',
                      firmware=self.without(FOOTER))
 
     def test_snp_other_firmware(self):
@@ -139,8 +193,21 @@ class GuestMemfdLaunch(GuestMemfdTest):
                      firmware=self.without(SEV))
 
     def test_tdx_other_firmware(self):
-        self.refused('tdx', 'Cannot find TDX_METADATA_OFFSET_GUID',
+        self.refused('tdx', 'Cannot find TDX_METADATA_OFFSET_GUID(.*\n)*'
+                     'Use -bios with firmware that is made for TDX',
                      firmware=self.without(TDX))
+
+    def flash(self, kind):
+        self.refused(kind, f'{kind}-guest has no flash memory to start from\n'
+                     'Use -bios instead of pflash',
+                     drive=('-drive', f'if=pflash,format=raw,readonly=on,file={OVMF}'))
+
+    def unsupported(self, kind):
+        """Without the model: this host's KVM has no such VMs."""
+        vm = self.guest(kind)
+        vm._wrapper = ()
+        self.assert_refused(vm, 'vm-type .* not supported by KVM\nIt takes a processor with '
+                            f'{NAMES[kind]}, ')
 
     def test_snp_no_area_for_hashes(self):
         self.refused('snp', 'hashes table area is invalid', prop=',kernel-hashes=on',
@@ -148,8 +215,8 @@ class GuestMemfdLaunch(GuestMemfdTest):
 
 
 for name in 'snp', 'tdx':
-    GuestMemfdLaunch.add_cases('memory_twice', [(f'memory_{name}', name)])
-    GuestMemfdLaunch.add_cases('reset', [(f'reset_{name}', name)])
+    for case in 'memory', 'once', 'plug', 'reset', 'flash', 'unsupported':
+        GuestMemfdLaunch.add_cases(case, [(f'{case}_{name}', name)])
 
 GuestMemfdLaunch.add_cases('fails', (
     ('snp_init_fails', 'snp', 'init', 'failed to initialize ret=-5'),
