@@ -634,6 +634,46 @@ class GuestMemfdTest(QemuSystemTest):
         return False
 
 
+class AssignedDevices:
+    """For a GuestMemfdTest: two "edu" devices of the host, behind its IOMMU"""
+
+    EDU = ('0x1234', '0x11e8')
+
+    @staticmethod
+    def read_line(path):
+        with open(path, encoding='ascii') as file:
+            return file.readline().strip()
+
+    def take_edu(self):
+        self.edu = [path for path in sorted(glob.glob('/sys/bus/pci/devices/*'))
+                    if (self.read_line(path + '/vendor'),
+                        self.read_line(path + '/device')) == self.EDU
+                    and os.path.exists(path + '/iommu_group')]
+        if len(self.edu) < 2:
+            self.skipTest('there are no two edu devices behind an IOMMU, as '
+                          'lab/run --vfio has them')
+        for path in self.edu:
+            self.bind(path)
+
+    @staticmethod
+    def bind(path):
+        """Hands the device over to vfio-pci."""
+        if os.path.exists(path + '/driver'):
+            return
+        with open(path + '/driver_override', 'w', encoding='ascii') as file:
+            file.write('vfio-pci')
+        with open('/sys/bus/pci/drivers_probe', 'w', encoding='ascii') as file:
+            file.write(os.path.basename(path))
+
+    def device(self, number, iommufd):
+        """Arguments for one of the edu devices."""
+        host = os.path.basename(self.edu[number])
+        if not iommufd:
+            return ['-device', f'vfio-pci,host={host},id=edu{number}']
+        return ['-object', f'iommufd,id=iommufd{number}', '-device',
+                f'vfio-pci,host={host},id=edu{number},iommufd=iommufd{number}']
+
+
 def kvm_parameter(name):
     """Is it on? A KVM that does not know it does not do it."""
     try:

@@ -13,7 +13,7 @@
 import os
 import re
 
-from guest_memfd import GuestMemfdTest, MIB, converts_in_place
+from guest_memfd import AssignedDevices, GuestMemfdTest, MIB, converts_in_place
 from guest_memfd_launch import FOOTER, SEV, TDX, snp_digest, tdx_digest
 
 OVMF = '/usr/share/ovmf/OVMF.fd'
@@ -25,7 +25,7 @@ NAMES = {'snp': 'SEV-SNP', 'tdx': 'TDX'}
 BUSY = 64 * MIB
 
 
-class GuestMemfdLaunch(GuestMemfdTest):
+class GuestMemfdLaunch(AssignedDevices, GuestMemfdTest):
 
     host_cbitpos = None
 
@@ -110,7 +110,6 @@ class GuestMemfdLaunch(GuestMemfdTest):
         for address in 0x800000, 0xffe00000:
             self.assertIn('Cannot access memory', vm.cmd(
                 'human-monitor-command', command_line=f'xp /1xw {address}'))
-        vm.cmd('screendump', filename=self.scratch_file('screen'))
 
     def once(self, kind):
         """Memory that is there twice when it is split is there once in place: what
@@ -133,6 +132,15 @@ class GuestMemfdLaunch(GuestMemfdTest):
         if IN_PLACE:
             self.assertRegex(self.events('file')[-1], 'size=0x8000000 flags=0x1$')
         self.assertEqual(self.events('refused|lost'), [])
+
+    def assigned(self, kind, iommufd):
+        """A device that is there from the start pins nothing of what is private."""
+        self.take_edu()
+        vm = self.guest(kind, *self.device(0, iommufd), memory=64)
+        self.run_guest(vm)
+        self.assertEqual(self.events('refused|lost'), [])
+        self.assertEqual(len(self.events('finish')), 1)
+        self.assertEqual(self.process_status(vm, 'VmPin' if iommufd else 'VmLck'), 0)
 
     def test_busy(self):
         """Something uses a page when it is to become private: the launch says which."""
@@ -232,6 +240,10 @@ GuestMemfdLaunch.add_cases('fails', (
     ('tdx_update_fails', 'tdx', 'update 2', 'KVM_TDX_INIT_MEM_REGION failed'),
     ('tdx_finish_fails', 'tdx', 'finish', 'KVM_TDX_FINALIZE_VM failed'),
     ('tdx_busy', 'tdx', 'busy', 'KVM_TDX_FINALIZE_VM failed.*busy')))
+
+GuestMemfdLaunch.add_cases('assigned', (
+    ('snp_type1', 'snp', False), ('snp_iommufd', 'snp', True),
+    ('tdx_type1', 'tdx', False)))
 
 GuestMemfdLaunch.add_cases('goes_on', (
     ('snp_partial', 'snp', 'partial', snp_digest),

@@ -8,16 +8,13 @@
 #
 # Copyright (c) 2026 The qemu-gmem developers
 
-import glob
 import os
 import resource
 import time
 
 from qemu.machine.machine import VMLaunchFailure
 from qemu.qmp import ExecuteError
-from guest_memfd import GuestMemfdPrivateTest, LONG, MIB
-
-EDU = ('0x1234', '0x11e8')
+from guest_memfd import AssignedDevices, GuestMemfdPrivateTest, LONG, MIB
 
 # What the device can do with a page in all its states: shared at first, converted
 # to private and back, with RAM mapped anew, converted while the DMA is waiting.
@@ -29,11 +26,6 @@ DMA = ('edu,at=33M,via=32M '
        'shadow edu,at=33M,via=32M edu,at=0x2101000,via=32M,refused=1 '
        'edu,at=33M,via=32M,during=1,refused=1 '
        'edu,at=33M,via=32M,during=0')
-
-
-def read_line(path):
-    with open(path, encoding='ascii') as file:
-        return file.readline().strip()
 
 
 def io_page_faults():
@@ -57,37 +49,11 @@ def limited(limit):
             'setpriv', '--bounding-set', '-ipc_lock')
 
 
-class GuestMemfdVfio(GuestMemfdPrivateTest):
+class GuestMemfdVfio(AssignedDevices, GuestMemfdPrivateTest):
 
     def setUp(self):
         super().setUp()
-        self.edu = [path for path in sorted(glob.glob('/sys/bus/pci/devices/*'))
-                    if (read_line(path + '/vendor'),
-                        read_line(path + '/device')) == EDU
-                    and os.path.exists(path + '/iommu_group')]
-        if len(self.edu) < 2:
-            self.skipTest('there are no two edu devices behind an IOMMU, as '
-                          'lab/run --vfio has them')
-        for path in self.edu:
-            self.bind(path)
-
-    @staticmethod
-    def bind(path):
-        """Hands the device over to vfio-pci."""
-        if os.path.exists(path + '/driver'):
-            return
-        with open(path + '/driver_override', 'w', encoding='ascii') as file:
-            file.write('vfio-pci')
-        with open('/sys/bus/pci/drivers_probe', 'w', encoding='ascii') as file:
-            file.write(os.path.basename(path))
-
-    def device(self, number, iommufd):
-        """Arguments for one of the edu devices."""
-        host = os.path.basename(self.edu[number])
-        if not iommufd:
-            return ['-device', f'vfio-pci,host={host},id=edu{number}']
-        return ['-object', f'iommufd,id=iommufd{number}', '-device',
-                f'vfio-pci,host={host},id=edu{number},iommufd=iommufd{number}']
+        self.take_edu()
 
     def watch_faults(self):
         """Until the end of the test there has to be one. The kernel tells of
