@@ -14,6 +14,11 @@ int64_t hypercall(uint64_t number, uint64_t a0, uint64_t a1, uint64_t a2)
            ? status : kvm_hypercall(number, a0, a1, a2);
 }
 
+int64_t map_gpa(uint64_t gpa, uint64_t pages, uint64_t attributes)
+{
+    return hypercall(HC_MAP_GPA_RANGE, gpa, pages, attributes);
+}
+
 const char *convert(uint64_t start, uint64_t end, bool private)
 {
     int64_t status = map_gpa(start, (end - start) / PAGE_SIZE,

@@ -139,10 +139,7 @@ enum {
 /* A hypercall; of the model instead, when the case has one. */
 int64_t hypercall(uint64_t number, uint64_t a0, uint64_t a1, uint64_t a2);
 
-static inline int64_t map_gpa(uint64_t gpa, uint64_t pages, uint64_t attributes)
-{
-    return hypercall(HC_MAP_GPA_RANGE, gpa, pages, attributes);
-}
+int64_t map_gpa(uint64_t gpa, uint64_t pages, uint64_t attributes);
 
 /* One request, which must succeed. */
 const char *convert(uint64_t start, uint64_t end, bool private);
