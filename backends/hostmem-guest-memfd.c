@@ -194,8 +194,8 @@ static bool guest_memfd_backend_alloc_mapped(HostMemoryBackend *backend,
         return false;
     }
 
-    fd = kvm_gmem_create_mmap(backend->size, !guest_memfd_launch_is_done(),
-                              errp);
+    fd = kvm_gmem_create_mmap(backend->size,
+                              !guest_memfd_in_place_is_launched(), errp);
     if (fd < 0) {
         error_prepend(errp, TYPE_MEMORY_BACKEND_GUEST_MEMFD ": ");
         return false;

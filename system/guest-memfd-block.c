@@ -343,7 +343,7 @@ GuestMemfdBlock *guest_memfd_block_create(RAMBlock *rb, Error **errp)
                          ROUND_UP(rb->max_length, qemu_real_host_page_size()),
                          qemu_real_host_page_size(), !cgs->initially_shared);
     block->map.free_size = ops->free_size(rb);
-    if (cgs->in_place ? !guest_memfd_launch_is_open()
+    if (cgs->in_place ? !guest_memfd_in_place_is_open()
                       : !cgs->loaded_through_shared_half) {
         guest_memfd_block_guard_access(block);
     }

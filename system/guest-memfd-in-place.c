@@ -27,6 +27,25 @@ bool guest_memfd_in_place(void)
     return current_machine->cgs && current_machine->cgs->in_place;
 }
 
+/* Has guest_memfd_launch() been called? */
+static bool in_place_launched;
+
+bool guest_memfd_in_place_is_open(void)
+{
+    return guest_memfd_in_place() && !current_machine->cgs->initially_shared &&
+           !in_place_launched;
+}
+
+bool guest_memfd_in_place_is_launched(void)
+{
+    return in_place_launched;
+}
+
+void guest_memfd_in_place_set_launched(void)
+{
+    in_place_launched = true;
+}
+
 static bool in_place_get_property(Object *obj, Error **errp)
 {
     ConfidentialGuestSupport *cgs = CONFIDENTIAL_GUEST_SUPPORT(obj);
@@ -62,7 +81,7 @@ RAMBlock *guest_memfd_in_place_alloc(uint64_t size, uint32_t ram_flags,
     int fd;
 
     size = ROUND_UP(size, qemu_real_host_page_size());
-    fd = kvm_gmem_create_mmap(size, !guest_memfd_launch_is_done(), errp);
+    fd = kvm_gmem_create_mmap(size, !guest_memfd_in_place_is_launched(), errp);
     if (fd < 0) {
         error_prepend(errp, "cannot set up guest memory '%s': ",
                       memory_region_name(mr));

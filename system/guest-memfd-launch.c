@@ -20,9 +20,7 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "hw/boards.h"
 #include "system/address-spaces.h"
-#include "system/confidential-guest-support.h"
 #include "system/guest-memfd-block.h"
 #include "system/kvm-gmem.h"
 #include "trace.h"
@@ -33,19 +31,6 @@
  */
 #define LAUNCH_BUSY_US 1000
 #define LAUNCH_BUSY_TRIES 1000
-
-static bool launch_done;
-
-bool guest_memfd_launch_is_open(void)
-{
-    return guest_memfd_in_place() && !current_machine->cgs->initially_shared &&
-           !launch_done;
-}
-
-bool guest_memfd_launch_is_done(void)
-{
-    return launch_done;
-}
 
 /* Returns -errno, with @done set to where that was */
 static int launch_run(const RAMBlock *rb, uint64_t offset, uint64_t size,
@@ -108,13 +93,13 @@ bool guest_memfd_launch(Error **errp)
 {
     ERRP_GUARD();
 
-    if (!guest_memfd_launch_is_open()) {
+    if (!guest_memfd_in_place_is_open()) {
         return true;
     }
     if (qemu_ram_foreach_block(launch_block, errp)) {
         return false;
     }
-    launch_done = true;
+    guest_memfd_in_place_set_launched();
     return true;
 }
 
@@ -126,7 +111,7 @@ void *guest_memfd_launch_memory(hwaddr start, uint64_t size,
         memory_region_find(get_system_memory(), start, size);
     uint8_t *host = NULL;
 
-    assert(guest_memfd_launch_is_open());
+    assert(guest_memfd_in_place_is_open());
     if (!section.mr || !guest_memfd_of(section.mr->ram_block) ||
         section.offset_within_address_space != start ||
         int128_get64(section.size) < size) {

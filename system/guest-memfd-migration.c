@@ -12,22 +12,8 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "migration/misc.h"
 #include "system/guest-memfd-block.h"
 #include "system/kvm-gmem.h"
-
-static bool migration_ended;
-
-bool guest_memfd_migration_runs(void)
-{
-    return !migration_ended &&
-           (migration_is_running() || migration_incoming_while_running());
-}
-
-void guest_memfd_end_migration(void)
-{
-    migration_ended = true;
-}
 
 static int migration_add_private_size(RAMBlock *rb, void *opaque)
 {

@@ -7,6 +7,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "migration/misc.h"
 #include "qemu/range.h"
 #include "system/address-spaces.h"
 #include "system/guest-memfd-block.h"
@@ -83,6 +84,20 @@ int guest_memfd_part_find(GuestMemfdPart *part, hwaddr start, hwaddr end,
     return ret;
 }
 
+static bool part_migration_ended;
+
+void guest_memfd_end_migration(void)
+{
+    part_migration_ended = true;
+}
+
+/* Does a migration, in either direction, need all memory to stay shared? */
+static bool part_migration_runs(void)
+{
+    return !part_migration_ended &&
+           (migration_is_running() || migration_incoming_while_running());
+}
+
 static bool part_is_logged(const GuestMemfdPiece *piece,
                            const GuestMemfdBlock *block)
 {
@@ -108,7 +123,7 @@ int64_t guest_memfd_part_convert(GuestMemfdPart *part, bool to_private,
         return 0;
     }
     /* A migration may have begun since the part before. */
-    if (to_private && guest_memfd_migration_runs()) {
+    if (to_private && part_migration_runs()) {
         return -EBUSY;
     }
     for (i = 0; to_private && i < part->n; i++) {

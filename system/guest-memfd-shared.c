@@ -317,7 +317,7 @@ bool guest_memfd_shared_has_prealloc(const RAMBlock *rb)
     const GuestMemfdBlock *block = guest_memfd_of(rb);
 
     return !block || !block->map.initially_private || shared_is_huge(rb) ||
-           guest_memfd_launch_is_open();
+           guest_memfd_in_place_is_open();
 }
 #else
 int guest_memfd_shared_drop(GuestMemfdBlock *block, uint64_t offset,

@@ -237,6 +237,9 @@ int guest_memfd_in_place_set_private(GuestMemfdBlock *block, uint64_t offset,
 /* guest_memfd_in_place_balloon: free shared pages */
 void guest_memfd_in_place_balloon(RAMBlock *rb, uint64_t offset, uint64_t size);
 
+/* guest_memfd_in_place_set_launched: see guest_memfd_in_place_is_open() */
+void guest_memfd_in_place_set_launched(void);
+
 /* Threads that touch private pages: system/guest-memfd-sigbus.c */
 
 /**
@@ -315,12 +318,5 @@ void guest_memfd_forget_requests(void);
  * what else it converts.  Called with the BQL and guest_memfd_lock() held.
  */
 void guest_memfd_forget_block(GuestMemfdBlock *block);
-
-/**
- * guest_memfd_migration_runs: does a migration need all memory to stay shared?
- *
- * In either direction.  Called with the BQL held.
- */
-bool guest_memfd_migration_runs(void);
 
 #endif

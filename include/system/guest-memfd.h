@@ -58,6 +58,18 @@ bool guest_memfd_backend_alloc(HostMemoryBackend *backend, bool hugetlb,
 bool guest_memfd_in_place(void);
 
 /**
+ * guest_memfd_in_place_is_open: can QEMU write what the guest starts from?
+ *
+ * That is so in a VM that starts all private (SEV-SNP, TDX) until
+ * guest_memfd_launch(): the map says that its memory is private, but for KVM it
+ * is shared.
+ */
+bool guest_memfd_in_place_is_open(void);
+
+/* guest_memfd_in_place_is_launched: is new memory private for KVM? */
+bool guest_memfd_in_place_is_launched(void);
+
+/**
  * guest_memfd_in_place_add_property: add the property "convert-in-place"
  * @oc: the class of the objects for confidential guests
  */
@@ -87,12 +99,6 @@ RAMBlock *guest_memfd_in_place_alloc(uint64_t size, uint32_t ram_flags,
  */
 bool guest_memfd_launch(Error **errp);
 
-/* guest_memfd_launch_is_open: has guest_memfd_launch() something to do yet? */
-bool guest_memfd_launch_is_open(void);
-
-/* guest_memfd_launch_is_done: has it done that? */
-bool guest_memfd_launch_is_done(void);
-
 /**
  * guest_memfd_launch_memory: write memory that is launched
  * @start: guest physical address
@@ -102,7 +108,7 @@ bool guest_memfd_launch_is_done(void);
  *     @contents is there already.  0 to clear it all
  * @errp: set if there is no memory that can be private
  *
- * Called with the BQL held, while guest_memfd_launch_is_open().
+ * Called with the BQL held, while guest_memfd_in_place_is_open().
  *
  * Returns: where QEMU has that memory, until guest_memfd_launch(); or NULL
  */
