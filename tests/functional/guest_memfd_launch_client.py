@@ -21,7 +21,7 @@ import sys
 
 MIB = 1 << 20
 PAGE = 4096
-SHARED_MAPPING, PUNCH_HOLE_KEEP_SIZE = mmap.MAP_SHARED, 3
+PUNCH_HOLE_KEEP_SIZE = 3
 LIBC = ctypes.CDLL(None, use_errno=True)
 # Of struct kvm_sev_cmd and struct kvm_tdx_cmd
 SNP = {'init': 22, 'start': 100, 'update': 101, 'finish': 102}
@@ -50,7 +50,6 @@ def address(buffer):
 class Vm:
 
     def __init__(self, kind):
-        self.kind = kind
         kvm = os.open('/dev/kvm', os.O_RDWR | os.O_CLOEXEC)
         self.vm = fcntl.ioctl(kvm, CREATE_VM, 4 if kind == 'snp' else 5)
         self.vcpu = None
@@ -80,8 +79,7 @@ class Vm:
 
     def command(self, id_, data, flags=0, fd=None):
         buffer = bytearray(data)
-        where = data if isinstance(data, int) else address(buffer)
-        command = bytearray(struct.pack('=IIQII', id_, flags, where, 0, 0))
+        command = bytearray(struct.pack('=IIQII', id_, flags, address(buffer), 0, 0))
         fcntl.ioctl(self.vm if fd is None else fd, ENCRYPT_OP, command)
 
     def source(self, offset):
