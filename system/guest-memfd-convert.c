@@ -67,15 +67,6 @@
  */
 #define GUEST_MEMFD_GIVE_WAY_AFTER_NS (2 * SCALE_MS)
 
-/*
- * How long a request sleeps before it tries again to make a page private that
- * something uses, in us, and how often it does so in all.  The time, a second,
- * is that of a slow disk's request, and short beside what a guest's kernel
- * takes for a CPU that hangs (20 s in Linux).  Can be changed at any time.
- */
-#define GUEST_MEMFD_BUSY_US 1000
-#define GUEST_MEMFD_BUSY_TRIES 1000
-
 /* How long to wait before looking whether a vCPU has to stop, in ms */
 #define GUEST_MEMFD_WAIT_MS 10
 

@@ -25,30 +25,22 @@
 #include "system/kvm-gmem.h"
 #include "trace.h"
 
-/*
- * For how long to wait for a page that something uses, in all: no vCPU runs, so
- * only a peer of QEMU's can, and for no longer than a request takes.
- */
-#define LAUNCH_BUSY_US 1000
-#define LAUNCH_BUSY_TRIES 1000
-
-/* Returns -errno, with @done set to where that was */
-static int launch_run(const RAMBlock *rb, uint64_t offset, uint64_t size,
-                      uint64_t *done)
+/* Sets @offset to the end, or to where that fails */
+static int launch_run(const RAMBlock *rb, uint64_t *offset, uint64_t size)
 {
-    const uint64_t start = offset, end = offset + size;
+    const uint64_t end = *offset + size;
     int tries = 0, ret;
 
     do {
-        uint64_t part = 0;
+        uint64_t done = 0;
 
-        ret = kvm_gmem_file_set_private(rb, offset, end - offset, true, &part);
-        offset += part;
+        ret = kvm_gmem_file_set_private(rb, *offset, end - *offset, true,
+                                        &done);
+        *offset = ret ? *offset + done : end;
         if (ret == -EAGAIN) {
-            g_usleep(LAUNCH_BUSY_US);
+            g_usleep(GUEST_MEMFD_BUSY_US);
         }
-    } while (ret == -EAGAIN && ++tries < LAUNCH_BUSY_TRIES);
-    *done = offset - start;
+    } while (ret == -EAGAIN && ++tries < GUEST_MEMFD_BUSY_TRIES);
     return ret;
 }
 
@@ -56,7 +48,7 @@ static int launch_block(RAMBlock *rb, void *opaque)
 {
     Error **errp = opaque;
     GuestMemfdBlock *block = guest_memfd_of(rb);
-    uint64_t offset = 0, end, size, done;
+    uint64_t offset = 0, end, size;
     int ret = 0;
 
     if (!block) {
@@ -66,8 +58,7 @@ static int launch_block(RAMBlock *rb, void *opaque)
     guest_memfd_lock();
     while (!ret && (size = guest_memfd_map_next_run(&block->map, &offset, end,
                                                     true))) {
-        ret = launch_run(rb, offset, size, &done);
-        offset += ret ? done : size;
+        ret = launch_run(rb, &offset, size);
     }
     guest_memfd_unlock();
     trace_guest_memfd_launch(rb->idstr, ret);

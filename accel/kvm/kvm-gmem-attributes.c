@@ -22,21 +22,8 @@
 #include "system/kvm-gmem.h"
 #include "system/kvm_int.h"
 #include "kvm-gmem-attributes.h"
+#include "kvm-gmem-uapi.h"
 #include "trace.h"
-
-/* Linux 7.4: until QEMU's copy of its headers has these */
-#ifndef KVM_SET_MEMORY_ATTRIBUTES2
-struct kvm_memory_attributes2 {
-    __u64 offset;
-    __u64 size;
-    __u64 attributes;
-    __u64 flags;
-    __u64 error_offset;
-    __u64 reserved[11];
-};
-#define KVM_SET_MEMORY_ATTRIBUTES2 \
-    _IOWR(KVMIO, 0xd2, struct kvm_memory_attributes2)
-#endif
 
 static unsigned attribute_changes;
 

@@ -17,6 +17,7 @@
 #include "system/confidential-guest-support.h"
 #include "system/kvm.h"
 #include "system/kvm-gmem.h"
+#include "kvm-gmem-uapi.h"
 #include "trace.h"
 
 static bool mode_offers_split(void)

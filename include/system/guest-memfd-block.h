@@ -61,6 +61,16 @@ typedef struct GuestMemfdBlockOps {
  */
 #define GUEST_MEMFD_MAX_ERRNO 133
 
+/*
+ * How long a request, or the launch, sleeps before it tries again to make a
+ * page private that something uses, in us, and how often it does so in all.
+ * The time, a second, is that of a slow disk's request, and short beside what a
+ * guest's kernel takes for a CPU that hangs (20 s in Linux).  Can be changed at
+ * any time.
+ */
+#define GUEST_MEMFD_BUSY_US 1000
+#define GUEST_MEMFD_BUSY_TRIES 1000
+
 /* What requests have done to a block; see qapi/guest-memfd.json */
 typedef struct GuestMemfdStats {
     uint64_t conversions[2];    /* to shared, to private */

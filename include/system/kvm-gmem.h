@@ -18,11 +18,6 @@
 #include "qapi/qapi-types-guest-memfd.h"
 #include "system/ramblock.h"
 
-/* Linux 7.4: until QEMU's copy of its headers has these */
-#ifndef KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES
-#define KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES 252
-#endif
-
 struct GuestMemfdBlock;
 
 /**

@@ -35,30 +35,16 @@
 #include "qemu/osdep.h"
 #include "qemu/atomic.h"
 #include "qemu/bitops.h"
-#include <linux/kvm.h>
 #include <linux/psp-sev.h>
 #include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include "accel/kvm/kvm-gmem-uapi.h"
 
 #define PAGE                4096
 /* All guest memory below 128 GiB */
 #define MAX_PAGES           (UINT64_C(1) << 25)
-/* Linux 7.4: until QEMU's copy of its headers has these */
-#ifndef KVM_SET_MEMORY_ATTRIBUTES2
-struct kvm_memory_attributes2 {
-    __u64 offset;
-    __u64 size;
-    __u64 attributes;
-    __u64 flags;
-    __u64 error_offset;
-    __u64 reserved[11];
-};
-#define KVM_SET_MEMORY_ATTRIBUTES2 \
-    _IOWR(KVMIO, 0xd2, struct kvm_memory_attributes2)
-#endif
-
 /* Of a slot's number: see struct kvm_userspace_memory_region2 */
 #define SLOT_MASK           0xffff
 #define SHA384_SIZE         48
@@ -84,12 +70,6 @@ enum {
     PAGE_LAUNCHED = 2,
 };
 
-/* A guest_memfd that has its pages' attributes, as QEMU can map it */
-typedef struct File {
-    uint8_t *is_private;    /* by page */
-    uint64_t nr_pages;
-} File;
-
 typedef struct VCpu {
     struct kvm_run *run;
     bool initialized;       /* TDX's KVM_TDX_INIT_VCPU */
@@ -103,8 +83,12 @@ static int fault_nth = 1;
 static bool initialized, started, finished;
 static uint8_t pages[MAX_PAGES];
 static struct kvm_userspace_memory_region2 slots[1024];
+/*
+ * By file descriptor: of a guest_memfd that has its pages' attributes, as QEMU
+ * can map it, which of them are private
+ */
+static uint8_t *files[1024];
 /* By file descriptor */
-static File files[1024];
 static VCpu vcpus[1024];
 static bool has_vcpus;
 static uint8_t snp_digest[SHA384_SIZE];
@@ -190,13 +174,11 @@ static const struct kvm_userspace_memory_region2 *slot_of(uint64_t gpa)
 }
 
 /* The file of a slot that is bound, if it has attributes; or NULL */
-static const File *file_of(const struct kvm_userspace_memory_region2 *slot)
+static const uint8_t *file_of(const struct kvm_userspace_memory_region2 *slot)
 {
-    const File *file = slot && slot->flags & KVM_MEM_GUEST_MEMFD &&
-                       slot->guest_memfd < ARRAY_SIZE(files)
-                       ? &files[slot->guest_memfd] : NULL;
-
-    return file && file->is_private ? file : NULL;
+    return slot && slot->flags & KVM_MEM_GUEST_MEMFD &&
+           slot->guest_memfd < ARRAY_SIZE(files) ? files[slot->guest_memfd]
+                                                 : NULL;
 }
 
 static uint64_t offset_of(const struct kvm_userspace_memory_region2 *slot,
@@ -208,9 +190,9 @@ static uint64_t offset_of(const struct kvm_userspace_memory_region2 *slot,
 static bool is_private(uint64_t gpa)
 {
     const struct kvm_userspace_memory_region2 *slot = slot_of(gpa);
-    const File *file = file_of(slot);
+    const uint8_t *file = file_of(slot);
 
-    return file ? file->is_private[offset_of(slot, gpa) / PAGE]
+    return file ? file[offset_of(slot, gpa) / PAGE]
                 : pages[gpa / PAGE] & PAGE_PRIVATE;
 }
 
@@ -312,8 +294,7 @@ static int set_file_attributes(int fd, struct kvm_memory_attributes2 *args)
     if (!private) {
         forget_in_file(fd, args->offset, args->size, "made shared");
     }
-    memset(files[fd].is_private + args->offset / PAGE, private,
-           args->size / PAGE);
+    memset(files[fd] + args->offset / PAGE, private, args->size / PAGE);
     return 0;
 }
 
@@ -327,13 +308,11 @@ static int create_file(int vm, const struct kvm_create_guest_memfd *args)
     if (fd >= ARRAY_SIZE(files)) {
         abort();
     }
-    g_clear_pointer(&files[fd].is_private, g_free);
+    g_clear_pointer(&files[fd], g_free);
     if (args->flags & GUEST_MEMFD_FLAG_MMAP) {
-        files[fd].nr_pages = args->size / PAGE;
-        files[fd].is_private = g_malloc(files[fd].nr_pages);
-        memset(files[fd].is_private,
-               !(args->flags & GUEST_MEMFD_FLAG_INIT_SHARED),
-               files[fd].nr_pages);
+        files[fd] = g_malloc(args->size / PAGE);
+        memset(files[fd], !(args->flags & GUEST_MEMFD_FLAG_INIT_SHARED),
+               args->size / PAGE);
     }
     tell("file %d size=0x%llx flags=0x%llx", fd, args->size, args->flags);
     return fd;
