@@ -168,18 +168,22 @@ class GuestMemfdPrivateInPlace(GuestMemfdPrivateTest):
         self.assertEqual(self.allocated(vm, 64 * MIB, 64 * MIB), 64 * MIB)
         return [self.file_pages(i) - before[i] for i in range(2)]
 
+    def assert_grown(self, grown, expected):
+        """Other files of the host come and go meanwhile: a few pages."""
+        self.assertAlmostEqual(grown, expected, delta=8 * MIB)
+
     def numa(self, node):
         """Private pages come from the node that the policy says."""
         grown = self.private_by_node('256M', f'host-nodes={node},policy=bind')
-        self.assertGreaterEqual(grown[node], 64 * MIB, grown)
-        self.assertLess(grown[1 - node], 8 * MIB, grown)
+        self.assert_grown(grown[node], 64 * MIB)
+        self.assert_grown(grown[1 - node], 0)
 
     def test_numa_amd(self):
         """As AMD's testers write it, with another guest than theirs"""
         self.machine_args = ('-object', 'sw-protected-guest,id=cgs0,convert-in-place=on')
         grown = self.private_by_node('60G', 'share=on,host-nodes=0-1,policy=interleave')
         for node in range(2):
-            self.assertAlmostEqual(grown[node], 32 * MIB, delta=8 * MIB)
+            self.assert_grown(grown[node], 32 * MIB)
 
     def test_prealloc(self):
         """All memory is there from the start, and stays what it was: once."""
