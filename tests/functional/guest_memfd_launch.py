@@ -1,17 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# For the tests of launches: what firmware wants launched, and its digest
+# For the tests of launches: their base class; and what firmware wants launched, with
+# its digest
 #
 # Copyright (c) 2026 The qemu-gmem developers
 #
-# This is computed from the firmware's file alone, so that it is no copy of what QEMU
-# and the model (tests/qtest/guest-memfd-launch.c) do.
+# The digest is computed from the firmware's file alone, so that it is no copy of what
+# QEMU and the model (tests/qtest/guest-memfd-launch.c) do.
 
 import hashlib
+import os
+import re
 import struct
 import uuid
 
-PAGE = 4096
+from guest_memfd import GuestMemfdTest, PAGE, converts_in_place
+
+IN_PLACE = converts_in_place()
+OVMF = '/usr/share/ovmf/OVMF.fd'
 GIB4 = 1 << 32
 ZEROS = bytes(48)
 # Tables of OVMF, which end before its reset vector
@@ -95,3 +101,62 @@ def tdx_digest(image):
                 digest.update(struct.pack('<16sQ104x', b'MR.EXTEND', at))
                 digest.update(contents[at - address:at - address + 256])
     return digest.hexdigest(), count
+
+
+class GuestMemfdLaunchTest(GuestMemfdTest):
+    """A guest whose launch the model takes"""
+
+    host_cbitpos = None
+
+    def setUp(self):
+        super().setUp()
+        if not os.path.exists(OVMF):
+            self.skipTest(f'{OVMF} is not there: install ovmf')
+
+    def guest(self, kind, *args, what=None, firmware=OVMF, prop='', **kwargs):
+        """A VM with the model, not started"""
+        if kind == 'snp':
+            cgs = (f'sev-snp-guest,sev-device=/dev/null,cbitpos={self.cbitpos()},'
+                   'reduced-phys-bits=1')
+            self.machine_props = ',confidential-guest-support=cgs0'
+        else:
+            cgs = 'tdx-guest'
+            self.machine_props = ',confidential-guest-support=cgs0,kernel-irqchip=split'
+        vm = self.machine_vm('vm', '-object', f'{cgs},id=cgs0{prop}', '-bios', firmware,
+                             *args, **kwargs)
+        self.launch_log = self.scratch_file(f'launch-{len(os.listdir(self.workdir))}')
+        self.preload(vm, 'guest-memfd-launch', f'GUEST_MEMFD_LAUNCH={kind}',
+                     f'GUEST_MEMFD_LAUNCH_LOG={self.launch_log}',
+                     *([f'GUEST_MEMFD_LAUNCH_DO={what}'] if what else []))
+        return vm
+
+    def cbitpos(self):
+        """What this host's processor says, whether it has SEV or not"""
+        if self.host_cbitpos is None:
+            GuestMemfdLaunchTest.host_cbitpos = 63
+            vm = self.guest('snp')
+            self.assert_refused(vm, "cbitpos check failed, host '[0-9]+' requested '63'")
+            GuestMemfdLaunchTest.host_cbitpos = re.search("host '([0-9]+)'", vm.get_log())[1]
+        return self.host_cbitpos
+
+    def events(self, pattern=''):
+        with open(self.launch_log, encoding='ascii') as file:
+            return [line.strip() for line in file if re.match(pattern, line)]
+
+    def assert_launched(self, digest, pages):
+        """As the firmware's file says, and nothing that KVM would refuse"""
+        self.assertEqual(self.events('refused|lost'), [])
+        finish, = self.events('finish')
+        self.assertIn(f'pages={pages} digest={digest}', finish)
+        for update in self.events('update'):
+            self.assertEqual(update.endswith('in-place'), IN_PLACE, update)
+
+    def run_guest(self, vm):
+        vm.launch()
+        self.wait_for('the launch', lambda: self.events('finish') or not vm.is_running())
+        self.assertEqual(vm.cmd('query-status')['status'], 'running')
+
+    @staticmethod
+    def image():
+        with open(OVMF, 'rb') as file:
+            return file.read()

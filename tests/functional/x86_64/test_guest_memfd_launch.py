@@ -10,77 +10,16 @@
 # VM.  It refuses what KVM refuses, and runs no vCPU.  The host's kernel says whether
 # memory is split or converted in place: the digests are the same.
 
-import os
-import re
+from guest_memfd import AssignedDevices, GuestMemfdTest, MIB
+from guest_memfd_launch import (FOOTER, GuestMemfdLaunchTest, IN_PLACE, OVMF, SEV, TDX,
+                                snp_digest, tdx_digest)
 
-from guest_memfd import AssignedDevices, GuestMemfdTest, MIB, converts_in_place
-from guest_memfd_launch import FOOTER, SEV, TDX, snp_digest, tdx_digest
-
-OVMF = '/usr/share/ovmf/OVMF.fd'
-
-
-IN_PLACE = converts_in_place()
 NAMES = {'snp': 'SEV-SNP', 'tdx': 'TDX'}
 # A page that no firmware wants
 BUSY = 64 * MIB
 
 
-class GuestMemfdLaunch(AssignedDevices, GuestMemfdTest):
-
-    host_cbitpos = None
-
-    def setUp(self):
-        super().setUp()
-        if not os.path.exists(OVMF):
-            self.skipTest(f'{OVMF} is not there: install ovmf')
-
-    def guest(self, kind, *args, what=None, firmware=OVMF, prop='', **kwargs):
-        """A VM with the model, not started"""
-        if kind == 'snp':
-            cgs = (f'sev-snp-guest,sev-device=/dev/null,cbitpos={self.cbitpos()},'
-                   'reduced-phys-bits=1')
-            self.machine_props = ',confidential-guest-support=cgs0'
-        else:
-            cgs = 'tdx-guest'
-            self.machine_props = ',confidential-guest-support=cgs0,kernel-irqchip=split'
-        vm = self.machine_vm('vm', '-object', f'{cgs},id=cgs0{prop}', '-bios', firmware,
-                             *args, **kwargs)
-        self.launch_log = self.scratch_file(f'launch-{len(os.listdir(self.workdir))}')
-        self.preload(vm, 'guest-memfd-launch', f'GUEST_MEMFD_LAUNCH={kind}',
-                     f'GUEST_MEMFD_LAUNCH_LOG={self.launch_log}',
-                     *([f'GUEST_MEMFD_LAUNCH_DO={what}'] if what else []))
-        return vm
-
-    def cbitpos(self):
-        """What this host's processor says, whether it has SEV or not"""
-        if self.host_cbitpos is None:
-            GuestMemfdLaunch.host_cbitpos = 63
-            vm = self.guest('snp')
-            self.assert_refused(vm, "cbitpos check failed, host '[0-9]+' requested '63'")
-            GuestMemfdLaunch.host_cbitpos = re.search("host '([0-9]+)'", vm.get_log())[1]
-        return self.host_cbitpos
-
-    def events(self, pattern=''):
-        with open(self.launch_log, encoding='ascii') as file:
-            return [line.strip() for line in file if re.match(pattern, line)]
-
-    def assert_launched(self, digest, pages):
-        """As the firmware's file says, and nothing that KVM would refuse"""
-        self.assertEqual(self.events('refused|lost'), [])
-        finish, = self.events('finish')
-        self.assertIn(f'pages={pages} digest={digest}', finish)
-        for update in self.events('update'):
-            self.assertEqual(update.endswith('in-place'), IN_PLACE, update)
-
-    def run_guest(self, vm):
-        vm.launch()
-        self.wait_for('the launch', lambda: self.events('finish') or not vm.is_running())
-        self.assertEqual(vm.cmd('query-status')['status'], 'running')
-
-    @staticmethod
-    def image():
-        with open(OVMF, 'rb') as file:
-            return file.read()
+class GuestMemfdLaunch(AssignedDevices, GuestMemfdLaunchTest):
 
     def test_snp(self):
         vm = self.guest('snp')
