@@ -45,6 +45,11 @@ static uint64_t pci_address(unsigned slot, unsigned capability)
     unsigned bar = 0x10 + (pci_field(slot, capability + 4) & 7) * 4;
     uint64_t base = pci_field(slot, bar);
 
+    if (base < PAGE_SIZE) {
+        /* No firmware has placed it: below the APICs there is room. */
+        base |= 0xe0000000 | slot << 20 | (bar - 0x10) << 14;
+        pci_write(slot, bar, base);
+    }
     if ((base & 6) == 4) {
         base |= (uint64_t)pci_field(slot, bar + 4) << 32;
     }
@@ -129,25 +134,30 @@ static uint64_t offered_features(const struct device *d)
     return features | mmio_read32(d->common + FEATURE);
 }
 
+/* A driver does not clear what the device has said. */
+static void add_status(const struct device *d, uint8_t status)
+{
+    mmio_write8(d->common + STATUS, mmio_read8(d->common + STATUS) | status);
+}
+
 void virtio_set_up(const struct device *d, struct queue *q)
 {
-    uint64_t features = offered_features(d) & q->features;
+    uint64_t features = offered_features(d) & (q->features | F_ACCESS);
 
     virtio_reset(d);
-    mmio_write8(d->common + STATUS, STATUS_DRIVER);
+    add_status(d, STATUS_DRIVER);
     for (int i = 0; i < 2; i++) {
         mmio_write32(d->common + DRIVER_FEATURE_SELECT, i);
         mmio_write32(d->common + DRIVER_FEATURE, features >> 32 * i);
     }
-    mmio_write8(d->common + STATUS, STATUS_DRIVER | STATUS_FEATURES_OK);
+    add_status(d, STATUS_FEATURES_OK);
     mmio_write16(d->common + QUEUE_SELECT, q->number);
     mmio_write16(d->common + QUEUE_SIZE, q->size);
     write64(d->common + QUEUE_DESC, q->desc);
     write64(d->common + QUEUE_AVAIL, q->avail);
     write64(d->common + QUEUE_USED, q->used);
     mmio_write16(d->common + QUEUE_ENABLE, 1);
-    mmio_write8(d->common + STATUS,
-           STATUS_DRIVER | STATUS_FEATURES_OK | STATUS_DRIVER_OK);
+    add_status(d, STATUS_DRIVER_OK);
     q->sent = 0;
 }
 

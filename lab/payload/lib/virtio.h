@@ -1,6 +1,7 @@
 /*
  * The payload's virtio devices: PCI, version 1.0, without interrupts; answers
- * are looked for in the used ring. Firmware has placed the registers.
+ * are looked for in the used ring. Firmware has placed the registers, or
+ * the driver does.
  */
 #ifndef GMEM_LAB_VIRTIO_H
 #define GMEM_LAB_VIRTIO_H
@@ -10,6 +11,7 @@
 #define F_INDIRECT  (1ULL << 28)
 #define F_EVENT_IDX (1ULL << 29)
 #define F_VERSION_1 (1ULL << 32)
+#define F_ACCESS    (1ULL << 33)    /* confidential guests must take it */
 #define F_PACKED    (1ULL << 34)
 
 enum { DESC_NEXT = 1, DESC_WRITE = 2, DESC_INDIRECT = 4 };
