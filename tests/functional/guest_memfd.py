@@ -47,7 +47,6 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 PAGE = 4096
 # In the guest: its memory in KiB
 MEMTOTAL = "awk '/^MemTotal/ { print $2 }' /proc/meminfo"
-# Does this host's KVM convert private memory in place?
 # What Linux names the file
 GUEST_MEMFD_LINK = '[kvm-gmem]'
 GUEST_FAILED = re.compile(rb'Kernel panic.*|guest: FAIL.*|^FAIL.*|^not ok .*',
@@ -387,11 +386,8 @@ class GuestMemfdTest(QemuSystemTest):
             vm.add_args('-object', f'{backend},id=ram0,size={memory}M')
         vm.set_machine(machine)
         if payload:
-            self.payload_output[vm] = self.scratch_file(f'{name}.console')
-            vm.add_args('-chardev', 'file,id=debug,path='
-                                    + self.payload_output[vm],
-                        '-device', 'isa-debugcon,iobase=0xe9,chardev=debug',
-                        '-kernel', self.guest_file('payload.elf'),
+            self.add_payload_console(vm, name)
+            vm.add_args('-kernel', self.guest_file('payload.elf'),
                         '-append', self.payload_words + payload)
         else:
             vm.set_console()
@@ -404,6 +400,11 @@ class GuestMemfdTest(QemuSystemTest):
         if self.module:
             self.preload(vm, self.module)
         return vm
+
+    def add_payload_console(self, vm, name):
+        self.payload_output[vm] = self.scratch_file(f'{name}.console')
+        vm.add_args('-chardev', f'file,id=debug,path={self.payload_output[vm]}',
+                    '-device', 'isa-debugcon,iobase=0xe9,chardev=debug')
 
     def console(self, vm):
         return Console(self, vm, self.payload_output.get(vm))
@@ -432,11 +433,14 @@ class GuestMemfdTest(QemuSystemTest):
             '--export', 'type=vhost-user-blk,id=export,node-name=file,'
                         'writable=on,addr.type=unix,addr.path={}')
 
-    def preload(self, vm, name, *environment):
-        """That QEMU, not launched yet, runs with a module of tests/qtest."""
-        library = os.path.join(os.path.dirname(self.qemu_bin), f'tests/qtest/{name}.so')
-        self.assertTrue(os.path.exists(library), f'{library} is not there')
-        vm._wrapper = ('env', f'LD_PRELOAD={library}', *environment)
+    def preload(self, vm, names, *environment):
+        """That QEMU, not launched yet, runs with modules of tests/qtest: the first is
+        the one that it calls."""
+        libraries = [os.path.join(os.path.dirname(self.qemu_bin), f'tests/qtest/{name}.so')
+                     for name in names.split()]
+        for library in libraries:
+            self.assertTrue(os.path.exists(library), f'{library} is not there')
+        vm._wrapper = ('env', f'LD_PRELOAD={":".join(libraries)}', *environment)
 
     def inject_faults(self, vm):
         """System calls of that QEMU, not launched yet, fail as arm() says."""

@@ -26,7 +26,8 @@ SEV = uuid.UUID('dc886566-984a-4798-a75e-5585a7bf67cc')
 TDX = uuid.UUID('e47a6535-984a-4798-865e-4685a7bf8ec2')
 # Kinds of pages: of SEV-SNP's firmware, and of the firmware's sections
 NORMAL, ZERO, SECRETS, CPUID = 1, 3, 5, 6
-SNP_KIND = {1: ZERO, 2: SECRETS, 3: CPUID, 4: ZERO, 0x10: ZERO}
+HASHES = 0              # NORMAL, or ZERO if there are none
+SNP_KIND = {1: ZERO, 2: SECRETS, 3: CPUID, 4: ZERO, 0x10: HASHES}
 BFV, CFV, TD_HOB, TEMP_MEM = range(4)
 
 
@@ -63,12 +64,31 @@ def snp_sections(image):
         yield address, size, SNP_KIND[kind]
 
 
-def snp_digest(image):
+def hashes_page(kernel, initrd, command_line):
+    """The page of hashes that QEMU gives to SEV's firmware: AMD's table, of three"""
+    def entry(name, data):
+        return struct.pack('<16sH', uuid.UUID(name).bytes_le, len(data) + 18) + data
+
+    def of_file(path):
+        with open(path, 'rb') as file:
+            return hashlib.sha256(file.read()).digest()
+
+    table = entry('9438d606-4f22-4cc9-b479-a793d411fd21', b''.join((
+        entry('97d02dd8-bd20-4c94-aa78-e7714d36ab2a',
+              hashlib.sha256(command_line + b'\0').digest()),
+        entry('44baf731-3a2f-4bd7-9af1-41e29169781d', of_file(initrd)),
+        entry('4de79437-abd2-427f-b835-d5b172d2045b', of_file(kernel)))))
+    return table.ljust(PAGE, b'\0')
+
+
+def snp_digest(image, hashes=None):
     """Of a guest without vCPUs; and the number of pages"""
     launched = [(GIB4 - len(image) + at, NORMAL, image[at:at + PAGE])
                 for at in range(0, len(image), PAGE)]
     for address, size, kind in snp_sections(image):
-        launched += [(page, kind, b'') for page in pages(address, size)]
+        if kind == HASHES:
+            kind = NORMAL if hashes else ZERO
+        launched += [(page, kind, hashes) for page in pages(address, size)]
     digest = ZEROS
     for address, kind, contents in launched:
         contents = hashlib.sha384(contents).digest() if kind == NORMAL else ZEROS
@@ -107,6 +127,8 @@ class GuestMemfdLaunchTest(GuestMemfdTest):
     """A guest whose launch the model takes"""
 
     host_cbitpos = None
+    modules = 'guest-memfd-launch'
+    environment = ()
 
     def setUp(self):
         super().setUp()
@@ -125,8 +147,8 @@ class GuestMemfdLaunchTest(GuestMemfdTest):
         vm = self.machine_vm('vm', '-object', f'{cgs},id=cgs0{prop}', '-bios', firmware,
                              *args, **kwargs)
         self.launch_log = self.scratch_file(f'launch-{len(os.listdir(self.workdir))}')
-        self.preload(vm, 'guest-memfd-launch', f'GUEST_MEMFD_LAUNCH={kind}',
-                     f'GUEST_MEMFD_LAUNCH_LOG={self.launch_log}',
+        self.preload(vm, self.modules, f'GUEST_MEMFD_LAUNCH={kind}',
+                     f'GUEST_MEMFD_LAUNCH_LOG={self.launch_log}', *self.environment,
                      *([f'GUEST_MEMFD_LAUNCH_DO={what}'] if what else []))
         return vm
 
@@ -160,3 +182,31 @@ class GuestMemfdLaunchTest(GuestMemfdTest):
     def image():
         with open(OVMF, 'rb') as file:
             return file.read()
+
+
+class PayloadTest(GuestMemfdLaunchTest):
+    """The payload runs, launched in place."""
+
+    # START and START_TABLES of the payload (lab/payload/x86_64/launch.h)
+    environment = ('GUEST_MEMFD_LAUNCH_START=0xfffff000,0xffffd000',)
+
+    def setUp(self):
+        super().setUp()
+        if not IN_PLACE:
+            self.skipTest('the model gives no contents to memory that is not launched '
+                          'in place, as with kvm.gmem_in_place_conversion=1')
+
+    def run_payload(self, kind, cases, *args, **kwargs):
+        """Launches it; returns the VM and its console."""
+        path = self.scratch_file('cases')
+        with open(path, 'w', encoding='ascii') as file:
+            file.write(cases)
+        vm = self.guest(kind, '-fw_cfg', f'name=opt/gmem/cases,file={path}', *args,
+                        firmware=self.guest_file('payload.rom'), **kwargs)
+        self.add_payload_console(vm, 'payload')
+        vm.launch()
+        return vm, self.console(vm)
+
+    @staticmethod
+    def launched_case(kind):
+        return f'launched,tdx={int(kind == "tdx")}'

@@ -11,12 +11,22 @@
  * Where KVM converts memory in place, QEMU has written the contents to the
  * pages themselves; the module takes them from there.
  *
- * It is a model: nothing is encrypted, and pages that are not launched in place
- * do not get their contents.  So no vCPU runs: KVM_RUN waits for a kick.
+ * It is a model: nothing is encrypted, and no firmware can run, because that
+ * relies on what only such a guest has.  KVM_RUN waits for a kick.  If
+ * GUEST_MEMFD_LAUNCH_START says where, all vCPUs start there instead, as those
+ * do whose registers are launched as well.  Pages that are not launched in
+ * place do not get their contents, so this makes sense in place only.
+ *
+ * A guest that runs reads a port to ask for a conversion, with a hypercall's
+ * arguments in its registers.  QEMU sees the exit that KVM makes of a request
+ * by GHCB or by TDX's MapGPA.
  *
  *   GUEST_MEMFD_LAUNCH      "snp" or "tdx"
  *   GUEST_MEMFD_LAUNCH_LOG  a file that gets a line for each event; one that
  *                           begins with "refused" names a rule that was broken
+ *   GUEST_MEMFD_LAUNCH_START
+ *                           "RIP,CR3": where vCPUs start, in 64 bits, each
+ *                           with its number in RDI
  *   GUEST_MEMFD_LAUNCH_DO   "FAULT [NTH]": something happens once, when a
  *                           command of that kind comes for the NTH time:
  *     init, start, update, finish, vcpu, cpuid
@@ -35,6 +45,8 @@
 #include "qemu/osdep.h"
 #include "qemu/atomic.h"
 #include "qemu/bitops.h"
+#include <dlfcn.h>
+#include <linux/kvm_para.h>
 #include <linux/psp-sev.h>
 #include <poll.h>
 #include <sys/ioctl.h>
@@ -64,6 +76,10 @@
 #define MAX_CPUID_ENTRIES   256
 /* More than QEMU asks for at first, so that it asks twice */
 #define TDX_CPUID_CONFIGS   8
+/* Of the page with SEV-SNP's secrets, which the firmware writes */
+#define SNP_SECRETS_VERSION 3
+/* A read of it asks for a conversion: RBX, RCX and RSI are the hypercall's. */
+#define DOORBELL            0x5e0
 
 enum {
     PAGE_PRIVATE = 1,
@@ -72,7 +88,10 @@ enum {
 
 typedef struct VCpu {
     struct kvm_run *run;
+    unsigned long id;
     bool initialized;       /* TDX's KVM_TDX_INIT_VCPU */
+    bool started;
+    uint64_t answer;        /* at the doorbell: where the guest's is, in @run */
 } VCpu;
 
 static bool is_tdx;
@@ -97,6 +116,7 @@ static GChecksum *tdx_digest;
 static struct kvm_cpuid_entry2 tdx_cpuid[MAX_CPUID_ENTRIES];
 static unsigned tdx_cpuid_nent;
 static uint64_t nr_launched, nr_lost;
+static uint64_t start_rip, start_cr3;   /* 0: vCPUs do not run */
 
 static void G_GNUC_PRINTF(1, 2) tell(const char *fmt, ...)
 {
@@ -135,10 +155,24 @@ static bool fault(const char *name)
     return true;
 }
 
+/* The real call: a result that is not negative, or a negative errno */
+static int call(int fd, unsigned long request, void *arg)
+{
+    static int (*next)(int fd, unsigned long request, ...);
+    int ret;
+
+    if (!next) {
+        next = dlsym(RTLD_NEXT, "ioctl");
+    }
+    ret = next(fd, request, arg);
+    return ret < 0 ? -errno : ret;
+}
+
 static void __attribute__((constructor)) set_up(void)
 {
     const char *kind = getenv("GUEST_MEMFD_LAUNCH");
     const char *path = getenv("GUEST_MEMFD_LAUNCH_LOG");
+    const char *start = getenv("GUEST_MEMFD_LAUNCH_START");
     const char *what = getenv("GUEST_MEMFD_LAUNCH_DO");
 
     if (!kind || (strcmp(kind, "snp") && strcmp(kind, "tdx")) || !path) {
@@ -148,6 +182,10 @@ static void __attribute__((constructor)) set_up(void)
     }
     is_tdx = kind[0] == 't';
     if (what && sscanf(what, "%31s %d", fault_name, &fault_nth) < 1) {
+        abort();
+    }
+    if (start && sscanf(start, "%" SCNi64 ",%" SCNi64, &start_rip,
+                        &start_cr3) < 2) {
         abort();
     }
     log_fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
@@ -210,6 +248,25 @@ static void forget(uint64_t gpa, uint64_t size, const char *why)
     }
 }
 
+/*
+ * TDX's module keeps no contents of pages that a slot does not have any more:
+ * tdx_sept_remove_private_spte().
+ */
+static void take_out(const struct kvm_userspace_memory_region2 *slot)
+{
+    uint64_t gpa = slot->guest_phys_addr, end = gpa + slot->memory_size;
+
+    forget(gpa, slot->memory_size, "slot deleted");
+    for (; finished && file_of(slot) && gpa < end; gpa += PAGE) {
+        if (is_private(gpa)) {
+            tell("lost gpa=0x%" PRIx64 " pages=1 slot of a guest deleted", gpa);
+            syscall(SYS_fallocate, slot->guest_memfd,
+                    FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                    offset_of(slot, gpa), PAGE);
+        }
+    }
+}
+
 static int set_region(int vm, struct kvm_userspace_memory_region2 *region)
 {
     struct kvm_userspace_memory_region2 *slot;
@@ -227,14 +284,13 @@ static int set_region(int vm, struct kvm_userspace_memory_region2 *region)
         /* check_memory_region_flags(), kvm_arch_has_readonly_mem() */
         return refuse(EINVAL, "slot %u is read-only", id);
     }
-    ret = syscall(SYS_ioctl, vm, KVM_SET_USER_MEMORY_REGION2, region);
+    ret = call(vm, KVM_SET_USER_MEMORY_REGION2, region);
     if (ret) {
-        return -errno;
+        return ret;
     }
     slot = &slots[id];
     if (is_tdx && slot->memory_size && !region->memory_size) {
-        /* tdx_sept_remove_private_spte() */
-        forget(slot->guest_phys_addr, slot->memory_size, "slot deleted");
+        take_out(slot);
     }
     *slot = *region;
     tell("slot %u gpa=0x%llx size=0x%llx flags=%u", id, region->guest_phys_addr,
@@ -247,9 +303,10 @@ static int set_attributes(int vm, struct kvm_memory_attributes *attributes)
     uint64_t page = attributes->address / PAGE;
     uint64_t end = page + attributes->size / PAGE;
     bool private = attributes->attributes & KVM_MEMORY_ATTRIBUTE_PRIVATE;
+    int ret = call(vm, KVM_SET_MEMORY_ATTRIBUTES, attributes);
 
-    if (syscall(SYS_ioctl, vm, KVM_SET_MEMORY_ATTRIBUTES, attributes)) {
-        return -errno;
+    if (ret) {
+        return ret;
     }
     tell("attributes gpa=0x%llx size=0x%llx %s", attributes->address,
          attributes->size, private ? "private" : "shared");
@@ -285,9 +342,10 @@ static void forget_in_file(int fd, uint64_t offset, uint64_t size,
 static int set_file_attributes(int fd, struct kvm_memory_attributes2 *args)
 {
     bool private = args->attributes & KVM_MEMORY_ATTRIBUTE_PRIVATE;
+    int ret = call(fd, KVM_SET_MEMORY_ATTRIBUTES2, args);
 
-    if (syscall(SYS_ioctl, fd, KVM_SET_MEMORY_ATTRIBUTES2, args)) {
-        return -errno;
+    if (ret) {
+        return ret;
     }
     tell("attributes file=%d offset=0x%llx size=0x%llx %s", fd, args->offset,
          args->size, private ? "private" : "shared");
@@ -298,12 +356,12 @@ static int set_file_attributes(int fd, struct kvm_memory_attributes2 *args)
     return 0;
 }
 
-static int create_file(int vm, const struct kvm_create_guest_memfd *args)
+static int create_file(int vm, struct kvm_create_guest_memfd *args)
 {
-    int fd = syscall(SYS_ioctl, vm, KVM_CREATE_GUEST_MEMFD, args);
+    int fd = call(vm, KVM_CREATE_GUEST_MEMFD, args);
 
     if (fd < 0) {
-        return -errno;
+        return fd;
     }
     if (fd >= ARRAY_SIZE(files)) {
         abort();
@@ -331,12 +389,14 @@ static void open_pages(const struct kvm_userspace_memory_region2 *slot,
         .attributes = open ? 0 : KVM_MEMORY_ATTRIBUTE_PRIVATE,
     };
 
-    while (syscall(SYS_ioctl, slot->guest_memfd, KVM_SET_MEMORY_ATTRIBUTES2,
-                   &args)) {
-        if (errno != EAGAIN) {
+    int ret;
+
+    do {
+        ret = call(slot->guest_memfd, KVM_SET_MEMORY_ATTRIBUTES2, &args);
+        if (ret && ret != -EAGAIN) {
             abort();
         }
-    }
+    } while (ret);
 }
 
 static uint8_t *host_of(const struct kvm_userspace_memory_region2 *slot,
@@ -508,6 +568,10 @@ static int snp_update(struct kvm_sev_snp_launch_update *update,
             cmd->error = SEV_RET_INVALID_PARAM;
         } else {
             snp_measure(gpa + done, update->type, page);
+            if (in_place && update->type == KVM_SEV_SNP_PAGE_TYPE_SECRETS) {
+                memset(page, 0, PAGE);
+                *(uint32_t *)page = SNP_SECRETS_VERSION;
+            }
         }
         if (in_place) {
             open_pages(slot, gpa + done, PAGE, false);
@@ -824,16 +888,17 @@ static int create_vcpu(int vm, unsigned long id)
         /* tdx_vcpu_create(), sev_vcpu_create() */
         return refuse(EIO, "a vCPU before the VM's init");
     }
-    fd = syscall(SYS_ioctl, vm, KVM_CREATE_VCPU, id);
+    fd = call(vm, KVM_CREATE_VCPU, (void *)id);
     if (fd < 0) {
-        return -errno;
+        return fd;
     }
     if (fd >= ARRAY_SIZE(vcpus)) {
         abort();
     }
     has_vcpus = true;
-    vcpus[fd].initialized = false;
-    vcpus[fd].run = (void *)syscall(SYS_mmap, NULL, sizeof(struct kvm_run),
+    vcpus[fd] = (VCpu) { .id = id };
+    /* The second page has the data of ports: KVM_PIO_PAGE_OFFSET. */
+    vcpus[fd].run = (void *)syscall(SYS_mmap, NULL, 2 * PAGE,
                                     PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (vcpus[fd].run == MAP_FAILED) {
         abort();
@@ -842,14 +907,10 @@ static int create_vcpu(int vm, unsigned long id)
 }
 
 /* QEMU's signal sets immediate_exit. */
-static int run(const VCpu *vcpu)
+static int wait_for_kick(const VCpu *vcpu)
 {
     sigset_t all, before;
 
-    if (!finished) {
-        /* pre_sev_run(), tdx_vcpu_pre_run() */
-        return refuse(EINVAL, "a vCPU runs before the launch has finished");
-    }
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &before);
     while (!qatomic_read(&vcpu->run->immediate_exit)) {
@@ -857,6 +918,100 @@ static int run(const VCpu *vcpu)
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return -EINTR;
+}
+
+/* As a launched save area, or TDX's module, does it */
+static void start_vcpu(int fd, VCpu *vcpu)
+{
+    struct kvm_regs regs = {
+        .rip = start_rip, .rflags = 2, .rdi = vcpu->id,
+    };
+    struct kvm_mp_state state = { KVM_MP_STATE_RUNNABLE };
+    struct kvm_segment data = {
+        .limit = -1, .selector = 16, .type = 3, .present = 1, .s = 1, .db = 1,
+        .g = 1,
+    };
+    struct kvm_sregs sregs;
+
+    if (call(fd, KVM_GET_SREGS, &sregs)) {
+        abort();
+    }
+    sregs.ds = sregs.es = sregs.ss = sregs.fs = sregs.gs = sregs.cs = data;
+    sregs.cs.selector = 8;
+    sregs.cs.type = 11;
+    sregs.cs.db = 0;
+    sregs.cs.l = 1;
+    sregs.cr0 = 0x80000011;     /* paging, extension type, protection */
+    sregs.cr3 = start_cr3;
+    sregs.cr4 = 0x20;           /* PAE */
+    sregs.efer = 0x500;         /* long mode, active */
+    if (call(fd, KVM_SET_SREGS, &sregs) || call(fd, KVM_SET_REGS, &regs) ||
+        call(fd, KVM_SET_MP_STATE, &state)) {
+        abort();
+    }
+    vcpu->started = true;
+}
+
+/* The guest's read of the doorbell becomes its hypercall's exit. */
+static void ask(int fd, VCpu *vcpu)
+{
+    struct kvm_run *run = vcpu->run;
+    struct kvm_regs regs;
+
+    if (call(fd, KVM_GET_REGS, &regs)) {
+        abort();
+    }
+    vcpu->answer = run->io.data_offset;
+    run->exit_reason = KVM_EXIT_HYPERCALL;
+    memset(&run->hypercall, 0, sizeof(run->hypercall));
+    run->hypercall.nr = KVM_HC_MAP_GPA_RANGE;
+    run->hypercall.args[0] = regs.rbx;
+    run->hypercall.args[1] = regs.rcx;
+    run->hypercall.args[2] = regs.rsi;
+    run->hypercall.flags = KVM_EXIT_HYPERCALL_LONG_MODE;
+}
+
+/* QEMU's answer becomes what the guest reads, if KVM takes it. */
+static int hand_over(VCpu *vcpu)
+{
+    uint64_t ret = vcpu->run->hypercall.ret;
+
+    if (ret && ret != EINVAL && ret != EAGAIN) {
+        /* kvm_is_valid_map_gpa_range_ret() */
+        return refuse(EINVAL, "the answer %" PRId64 " to a conversion", ret);
+    }
+    *(int32_t *)((char *)vcpu->run + vcpu->answer) = -ret;
+    vcpu->answer = 0;
+    return 0;
+}
+
+static int run(int fd, VCpu *vcpu)
+{
+    int ret;
+
+    if (!finished) {
+        /* pre_sev_run(), tdx_vcpu_pre_run() */
+        return refuse(EINVAL, "a vCPU runs before the launch has finished");
+    }
+    if (!start_rip) {
+        return wait_for_kick(vcpu);
+    }
+    if (!vcpu->started) {
+        start_vcpu(fd, vcpu);
+    }
+    if (vcpu->answer) {
+        ret = hand_over(vcpu);
+        if (ret) {
+            return ret;
+        }
+    }
+    ret = call(fd, KVM_RUN, NULL);
+    if (!ret && vcpu->run->exit_reason == KVM_EXIT_IO &&
+        vcpu->run->io.port == DOORBELL &&
+        vcpu->run->io.direction == KVM_EXIT_IO_IN) {
+        ask(fd, vcpu);
+    }
+    return ret;
 }
 
 /* Has the guest alone this state, once it is launched? */
@@ -895,8 +1050,8 @@ static int answer(int fd, unsigned long request, void *arg)
             return 0;
         }
         if (number == KVM_CAP_VM_TYPES) {
-            ret = syscall(SYS_ioctl, fd, request, arg);
-            return ret < 0 ? -errno : ret | BIT(type);
+            ret = call(fd, request, arg);
+            return ret < 0 ? ret : ret | BIT(type);
         }
         break;
     case KVM_CREATE_VM:
@@ -930,15 +1085,14 @@ static int answer(int fd, unsigned long request, void *arg)
     case KVM_CREATE_VCPU:
         return create_vcpu(fd, number);
     case KVM_RUN:
-        return run(vcpu);
+        return run(fd, vcpu);
     default:
         if (vcpu && is_protected(request) && (is_tdx || finished)) {
             /* kvm_arch_vcpu_ioctl_get_regs() and its kin */
             return refuse(EINVAL, "ioctl 0x%lx of a protected vCPU", request);
         }
     }
-    ret = syscall(SYS_ioctl, fd, request, arg);
-    return ret < 0 ? -errno : ret;
+    return call(fd, request, arg);
 }
 
 int ioctl(int fd, unsigned long request, ...)

@@ -10,6 +10,9 @@
  * This module gives each piece of memory both slots: where QEMU puts it, one
  * that maps it by its host address, and at a distance of TWIN one with the
  * guest_memfd.  So the guest's code is shared memory, and can be emulated.
+ * With GUEST_MEMFD_TWIN=shared in the environment it is the other way round,
+ * for a guest that is launched in private memory (guest-memfd-launch.c).
+ *
  * QEMU knows nothing of the second slot, as it knows nothing of the address bit
  * of SEV-SNP and TDX: the module takes the distance out of memory faults.
  *
@@ -32,8 +35,16 @@
 #define TWIN_SLOT   16384
 
 static bool has_twin[TWIN_SLOT];
+static bool twin_is_shared;
 /* By file descriptor, of vCPUs */
 static struct kvm_run *runs[1024];
+
+static void __attribute__((constructor)) set_up(void)
+{
+    const char *kind = getenv("GUEST_MEMFD_TWIN");
+
+    twin_is_shared = kind && !strcmp(kind, "shared");
+}
 
 static int set_region(int vm, struct kvm_userspace_memory_region2 *region)
 {
@@ -55,11 +66,15 @@ static int set_both(int vm, const struct kvm_userspace_memory_region2 *region)
     if (!wants_twin) {
         twin.memory_size = 0;
     }
+    if (twin_is_shared) {
+        twin.flags &= ~KVM_MEM_GUEST_MEMFD;
+    } else {
+        here.flags &= ~KVM_MEM_GUEST_MEMFD;
+    }
     if (set_region(vm, &twin)) {
         return -1;
     }
     has_twin[slot] = wants_twin;
-    here.flags &= ~KVM_MEM_GUEST_MEMFD;
     return set_region(vm, &here);
 }
 

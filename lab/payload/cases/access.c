@@ -16,7 +16,7 @@ static struct {
 static bool check_access(unsigned cpu, uint64_t page, bool private)
 {
     uint64_t at = area.start + page * PAGE_SIZE + cpu * 8;
-    uint64_t *word = (uint64_t *)(private ? twin_of(at) : at);
+    uint64_t *word = (uint64_t *)(private != launched ? twin_of(at) : at);
     uint64_t value = *word;
 
     if (value != area.words[cpu][page]) {

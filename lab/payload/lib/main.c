@@ -90,7 +90,7 @@ uint64_t run_cases(const char *s)
 
 void payload_main(const struct start_info *info)
 {
-    const char *s = (const char *)info->command_line;
+    const char *s = info ? (const char *)info->command_line : NULL;
 
     set_up_traps();
     /* Out of the way of what a case may write. */

@@ -1,5 +1,7 @@
 /*
  * The payload's other processors, by the local APIC: how they start and wake.
+ * While the payload's code is private they cannot halt, nor reach the APIC, so
+ * they just look for work.
  */
 #include "payload.h"
 #include "x86.h"
@@ -65,6 +67,9 @@ void wake_entry(struct interrupt_frame *frame)
 void set_up_cpu(void)
 {
     load_idt();
+    if (code_is_private) {
+        return;
+    }
     if (x2apic) {
         write_msr(0x1b, read_msr(0x1b) | 0xc00);
     }
@@ -76,8 +81,10 @@ void prepare_other_cpus(void)
 {
     uint32_t regs[4];
 
-    cpuid(1, regs);
-    x2apic = regs[2] >> 21 & 1;
+    if (!code_is_private) {
+        cpuid(1, regs);
+        x2apic = regs[2] >> 21 & 1;
+    }
     set_gate(WAKE_VECTOR, (uintptr_t)wake_entry);
     prepared = true;
     set_up_cpu();
@@ -85,6 +92,9 @@ void prepare_other_cpus(void)
 
 void reset_other_cpus(void)
 {
+    if (code_is_private) {
+        return;
+    }
     __builtin_memcpy((void *)TRAMPOLINE, trampoline,
                      trampoline_end - trampoline);
     write_apic(APIC_COMMAND, OTHERS_INIT);
@@ -92,22 +102,36 @@ void reset_other_cpus(void)
 
 void start_other_cpus(void)
 {
+    if (code_is_private) {
+        let_others_start();
+        return;
+    }
     write_apic(APIC_COMMAND, OTHERS_START | TRAMPOLINE >> 12);
 }
 
 void wake_other_cpus(void)
 {
-    write_apic(APIC_COMMAND, OTHERS_FIXED | WAKE_VECTOR);
+    if (!code_is_private) {
+        write_apic(APIC_COMMAND, OTHERS_FIXED | WAKE_VECTOR);
+    }
 }
 
 void sleep_until_woken(void)
 {
+    if (code_is_private) {
+        pause();
+        return;
+    }
     /* A wake-up that comes before the hlt waits for the sti. */
     asm volatile("sti; hlt; cli" : : : "memory");
 }
 
 void doze(void)
 {
+    if (code_is_private) {
+        pause();
+        return;
+    }
     if (prepared) {
         set_up_cpu();       /* a suspension takes it all away */
     } else {

@@ -18,6 +18,10 @@ int64_t kvm_hypercall(uint64_t number, uint64_t a0, uint64_t a1, uint64_t a2)
     static int amd = -1;        /* CPUID is an exit; once is enough */
     int64_t status;
 
+    if (launched) {
+        return number == HC_MAP_GPA_RANGE ? ask_at_doorbell(a0, a1, a2)
+                                          : GUEST_ENOSYS;
+    }
     if (amd < 0) {
         amd = is_amd();
     }

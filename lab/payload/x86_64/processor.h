@@ -29,11 +29,18 @@ void doze(void);
 
 unsigned this_cpu(void);
 
+/*
+ * Was this guest launched, as firmware? Then all its memory is private at
+ * first. While its code is, KVM can emulate no instruction of it.
+ */
+extern bool launched, code_is_private;
+
 int64_t kvm_hypercall(uint64_t number, uint64_t a0, uint64_t a1, uint64_t a2);
 
 /*
- * Where an address of RAM is private memory, in a VM that guest-memfd-twin has
- * given a second address to. Addresses of one GiB only.
+ * Where an address of RAM is private memory, or shared memory if the guest was
+ * launched, in a VM that guest-memfd-twin has given a second address to.
+ * Addresses of one GiB only.
  */
 uint64_t twin_of(uint64_t at);
 

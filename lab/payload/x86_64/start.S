@@ -1,7 +1,7 @@
 /*
  * The payload's first instructions: from the PVH entry (32 bit, no paging, the
- * start info's address in ebx) into 64 bits with RAM mapped one to one; and the
- * entries of exceptions.
+ * start info's address in ebx) into 64 bits with RAM mapped one to one; or from
+ * payload.rom; and the entries of exceptions.
  */
 #include "limits.h"
 #include "long-mode.inc"
@@ -11,13 +11,8 @@
     .asciz "Xen"
     .quad _start
 
-    .text
-    .code32
-    .globl _start
-_start:
-    cli
-    movl $stack_top, %esp
-
+/* The tables that map RAM; from 32 or 64 bits */
+    .macro build_page_tables
     /* 2 MiB pages, for processors without larger ones. */
     movl $page_directories, %edi
     movl $0x83, %eax            /* present, writable, large */
@@ -38,7 +33,16 @@ _start:
     cmpl $pdpt + MAPPED_GIB * 8, %edi
     jb 2b
     movl $pdpt + 3, pml4
+    .endm
 
+    .text
+    .code32
+    .globl _start
+_start:
+    cli
+    movl $stack_top, %esp
+
+    build_page_tables
     prepare_long_mode
     movl $0x80000011, %eax      /* paging, protection, extension type */
     movl %eax, %cr0
@@ -51,6 +55,23 @@ _start:
     movl %eax, %es
     movl %eax, %ss
     movl %ebx, %edi
+    call payload_main
+    hlt
+
+/*
+ * The entry of a guest that was launched: in 64 bits, from payload.rom, whose
+ * segments are like those of our table.
+ */
+    .globl start_launched
+start_launched:
+    movl $stack_top, %esp
+    build_page_tables
+    movl $pml4, %eax
+    movq %rax, %cr3
+    lgdt gdt_pointer
+    movb $1, launched
+    movb $1, code_is_private
+    xorl %edi, %edi
     call payload_main
     hlt
 
@@ -90,9 +111,10 @@ gdt:
     .quad 0
     .quad 0x00af9a000000ffff    /* 8: 64-bit code */
     .quad 0x00cf92000000ffff    /* 16: data */
+    .globl gdt_pointer
 gdt_pointer:
     .word gdt_pointer - gdt - 1
-    .long gdt
+    .quad gdt
 
     .bss
     .balign 4096

@@ -59,6 +59,11 @@ resume_gdt_pointer:
 resume_end:
 
     .code64
+    .globl ap_start_launched
+ap_start_launched:              /* from payload.rom */
+    movl $pml4, %eax
+    movq %rax, %cr3
+    lgdt gdt_pointer
 ap_start:
     movl $16, %eax
     movl %eax, %ds

@@ -1,6 +1,6 @@
 /*
- * The second address of memory, where accesses mean private memory, in a VM
- * that guest-memfd-twin (tests/qtest) has given to it.
+ * The second address of memory, where accesses mean the other kind of memory,
+ * in a VM that guest-memfd-twin (tests/qtest) has given to it.
  */
 #include "payload.h"
 #include "x86.h"

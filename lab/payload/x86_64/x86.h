@@ -23,6 +23,10 @@ extern const char resume[], resume_end[];           /* there, too */
 void set_gate(int number, uint64_t entry);
 void load_idt(void);
 
+/* launched.c: what stands for MAP_GPA_RANGE, and for the others' start */
+int64_t ask_at_doorbell(uint64_t gpa, uint64_t pages, uint64_t attributes);
+void let_others_start(void);
+
 /* hypercall.c */
 bool is_amd(void);
 
