@@ -70,7 +70,7 @@ check-queue: deps-full ## does each patch on QEMU, Linux and libvirt build where
 check-deb: deps-full ## the packages: made, installed, used, removed in a Debian 12 in a directory
 	@scripts/check deb
 
-check-long: deps-full ## check-queue, check-deb, 100,000 requests of each kind, the whole table of meetings
+check-long: deps-full ## check-queue, check-deb, mutations, 100,000 requests of each kind, the whole table of meetings
 	@scripts/check long
 
 check-sanitize: deps ## unit, qtest and functional tests with the sanitizers
@@ -80,7 +80,7 @@ bench: deps ## measure stock and ours side by side, into bench/results.md and pl
 	@bench/run
 
 clean: ## remove what was built here, but for build/src, which may hold your work
-	rm -rf build/qemu* build/check* build/lab build/lab-out build/bench build/deb* build/docs*
+	rm -rf build/qemu* build/check* build/mutations build/lab build/lab-out build/bench build/deb* build/docs*
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18

@@ -10,11 +10,15 @@
 # place runs from there.  The guest asks for conversions at a port, which the model
 # turns into what KVM tells QEMU of a GHCB request or of TDX's MapGPA.
 
+import os
+import re
 import struct
+import subprocess
 
 from guest_memfd import GuestMemfdTest, MIB
-from guest_memfd_launch import PayloadTest, hashes_page, snp_digest, tdx_digest
+from guest_memfd_launch import OVMF, PayloadTest, hashes_page, snp_digest, tdx_digest
 
+HERE = os.path.dirname(os.path.realpath(__file__))
 AREA = 'base=64M,size=64K'
 DIGEST = {'snp': snp_digest, 'tdx': tdx_digest}
 
@@ -128,9 +132,45 @@ class GuestMemfdLaunchPayload(PayloadTest):
         console.expect('^done 0 failed')
         self.assert_launched(*snp_digest(self.rom(), hashes_page(*files, b'quiet')))
 
+    def hosts_script(self, kind, *options, firmware, **environment):
+        """What the manual gives to those who have the hardware; its verdicts"""
+        self.launch_log = self.scratch_file('launch')
+        library = os.path.join(os.path.dirname(self.qemu_bin),
+                               'tests/qtest/guest-memfd-launch.so')
+        return subprocess.run(
+            ['sh', os.path.join(HERE, '../../../docs/system/guest-memfd-hosts.sh'), kind,
+             firmware, *options], check=False, capture_output=True, text=True,
+            env={**os.environ, 'QEMU': self.qemu_bin, 'TIME': '8', 'SEV_DEVICE': '/dev/null',
+                 'CBITPOS': self.cbitpos(), 'LD_PRELOAD': library, 'GUEST_MEMFD_LAUNCH': kind,
+                 'GUEST_MEMFD_LAUNCH_LOG': self.launch_log, **environment})
+
+    def hosts(self, kind):
+        """A guest that runs and converts gets a yes to all."""
+        cases = self.scratch_file('cases')
+        with open(cases, 'w', encoding='ascii') as file:
+            file.write(f'convert,{AREA},private=0 wait')
+        done = self.hosts_script(kind, '-fw_cfg', f'name=opt/gmem/cases,file={cases}',
+                                 firmware=self.guest_file('payload.rom'),
+                                 GUEST_MEMFD_LAUNCH_START='0xfffff000,0xffffd000')
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertEqual(re.sub('[0-9]+', 'N', done.stdout), (
+            'ok: a guest runs, in-place\nok: it has made memory shared: N requests\n'
+            'ok: QEMU has N MiB of its own beside N MiB of the guest\n'
+            'ok: a reset ends it\n'))
+
+    def test_hosts_not_ok(self):
+        """What does not convert, or not even start, gets a no."""
+        done = self.hosts_script('snp', firmware=OVMF)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn('not ok: it has made memory shared: 0 requests', done.stdout)
+        done = self.hosts_script('snp', firmware=OVMF, LD_PRELOAD='')
+        self.assertEqual(done.returncode, 1)
+        self.assertIn('not ok: a guest runs', done.stdout)
+        self.assertIn('not supported by KVM', done.stdout)
+
 
 for name in 'snp', 'tdx':
-    for case in 'launched', 'converted', 'storm', 'requests', 'devices', 'bus':
+    for case in 'launched', 'converted', 'storm', 'requests', 'devices', 'bus', 'hosts':
         GuestMemfdLaunchPayload.add_cases(case, [(f'{case}_{name}', name)])
 
 if __name__ == '__main__':
