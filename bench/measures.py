@@ -23,6 +23,11 @@ VFIO_CASES = {
     '2 MiB': 'size=2M,count=10',
     '2 MiB mixed': 'size=2M,run=64K,count=10',
 }
+# All vCPUs together, and each request
+PARTS = {
+    '64 KiB': ('32M', '64K'),
+    '2 MiB': ('256M', '2M'),
+}
 LISTENERS = 0, 1, 8
 VM_SIZES = 4, 64, 512   # GiB; TCG has 40 bits of physical address
 
@@ -32,6 +37,10 @@ MEASURES = {
     'conversion in place': ('The same in place', 'ours', ('floor',)),
     'instructions': ('Instructions for a conversion', 'ours', ('stock', 'floor')),
     'instructions in place': ('The same in place', 'ours', ('floor',)),
+    'parts': ('Several vCPUs convert their parts of memory', 'ours', ('stock',)),
+    'parts in place': ('The same in place', 'ours', ()),
+    'monitor': ('The longest answer of the monitor meanwhile', 'ours', ('stock',)),
+    'monitor in place': ('The same in place', 'ours', ()),
     'conversion+syscall': ('The same with listeners that make a system call each time',
                            'ours', ('stock',)),
     'conversion+VFIO': ('Conversions with an assigned device (VFIO type1)', 'ours', ('stock',)),

@@ -83,6 +83,58 @@ CASE(run_bench, "bench",
      "base=,size=[,run=][,count=10][,touch=1]: says what conversions take, "
      "uniform or mixed; or the first access to each page afterwards");
 
+/* As guests do when they start: each processor converts a part of memory. */
+static struct {
+    uint64_t start, part, step;
+    bool private, failed;
+} parts;
+
+static void convert_part(unsigned cpu, void *opaque)
+{
+    uint64_t at = parts.start + cpu * parts.part, end = at + parts.part;
+
+    (void)opaque;
+    for (; at < end; at += parts.step) {
+        if (convert(at, at + parts.step, parts.private)) {
+            __atomic_store_n(&parts.failed, true, __ATOMIC_RELAXED);
+            return;
+        }
+    }
+}
+
+static const char *run_bench_parts(void)
+{
+    uint64_t count = arg("count", 3), end;
+    unsigned cpus;
+    const char *why = arg_pages("base", "size", &parts.start, &end);
+
+    why = why ?: arg_cpus(&cpus);
+    if (why) {
+        return why;
+    }
+    parts.part = (end - parts.start) / cpus;
+    parts.step = arg("step", 2 << 20);
+    if (!parts.step || parts.step % PAGE_SIZE || parts.part % parts.step ||
+        !count || count > MAX_SAMPLES) {
+        return "each processor must have a multiple of step=";
+    }
+    samples[false].n = samples[true].n = 0;
+    for (uint64_t i = 0; i < 2 * count; i++) {
+        uint64_t begin = timestamp();
+
+        parts.private = !(i & 1);
+        on_all_cpus(cpus, convert_part, NULL);
+        add_sample(&samples[parts.private], timestamp() - begin);
+    }
+    say("bench: size %u run %u private %u shared %u\n", end - parts.start,
+        parts.step, samples[true].cycles[0], samples[false].cycles[0]);
+    return parts.failed ? "a conversion failed" : NULL;
+}
+
+CASE(run_bench_parts, "bench-parts",
+     "base=,size=[,step=2M][,cpus=][,count=3]: says what it takes when each "
+     "processor converts its part, in steps");
+
 /* All of the range to private and back again, and each time written to. */
 static const char *run_churn(void)
 {
