@@ -98,6 +98,7 @@ void *guest_memfd_launch_memory(hwaddr start, uint64_t size,
                                 const void *contents, uint64_t len,
                                 Error **errp)
 {
+    ERRP_GUARD();
     MemoryRegionSection section =
         memory_region_find(get_system_memory(), start, size);
     uint8_t *host = NULL;
@@ -109,6 +110,7 @@ void *guest_memfd_launch_memory(hwaddr start, uint64_t size,
         error_setg(errp, "the firmware wants memory at 0x%" HWADDR_PRIx ", 0x%"
                    PRIx64 " bytes, where the guest has none that can be "
                    "private", start, size);
+        error_append_hint(errp, "Give the guest more memory with -m.\n");
     } else {
         host = memory_region_get_ram_ptr(section.mr);
         host += section.offset_within_region;

@@ -156,13 +156,18 @@ class GuestMemfdLaunch(AssignedDevices, GuestMemfdLaunchTest):
         self.assert_refused(vm, 'vm-type .* not supported by KVM\nIt takes a processor with '
                             f'{NAMES[kind]}, ')
 
+    def small(self, kind):
+        """Less memory than the firmware wants"""
+        self.refused(kind, '0x8[01]0000(.*\n)*.*[Gg]ive the guest more( memory)? with -m',
+                     memory=4)
+
     def test_snp_no_area_for_hashes(self):
         self.refused('snp', 'hashes table area is invalid', prop=',kernel-hashes=on',
                      linux='gmem.run=true')
 
 
 for name in 'snp', 'tdx':
-    for case in 'memory', 'once', 'plug', 'reset', 'flash', 'unsupported':
+    for case in 'memory', 'once', 'plug', 'reset', 'flash', 'unsupported', 'small':
         GuestMemfdLaunch.add_cases(case, [(f'{case}_{name}', name)])
 
 GuestMemfdLaunch.add_cases('fails', (
