@@ -89,6 +89,7 @@ def query(test, guest):
     guest.cmd('query-stats', target='vm')
     guest.hmp('info mtree -f')
     guest.hmp('info ramblock')
+    guest.hmp('info sev')
 
 
 def start_server(test, *args, **kwargs):
