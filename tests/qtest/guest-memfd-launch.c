@@ -36,6 +36,7 @@
  *     eagain                an update of TDX is done for the first page only,
  *                           and is to be repeated
  *     busy                  TDX cannot finish
+ *     no-private            always: KVM has no private memory
  *
  * Copyright (c) 2026 The qemu-gmem developers
  *
@@ -98,7 +99,10 @@ static bool is_tdx;
 static int log_fd = -1;
 static char fault_name[32];
 static int fault_nth = 1;
+static bool no_private;
 
+/* The VM is of neither kind: plain SEV's, if it takes SEV's commands */
+static bool is_plain_sev;
 static bool initialized, started, finished;
 static uint8_t pages[MAX_PAGES];
 static struct kvm_userspace_memory_region2 slots[1024];
@@ -188,6 +192,7 @@ static void __attribute__((constructor)) set_up(void)
                         &start_cr3) < 2) {
         abort();
     }
+    no_private = !strcmp(fault_name, "no-private");
     log_fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (log_fd < 0) {
         abort();
@@ -621,10 +626,21 @@ static int snp_finish(const struct kvm_sev_snp_launch_finish *finish)
 /* sev_mem_enc_ioctl() */
 static int snp_command(struct kvm_sev_cmd *cmd)
 {
-    void *data = (void *)(uintptr_t)cmd->data;
+    void *data;
 
+    if (!cmd) {
+        /* QEMU asks whether there is SEV. */
+        return 0;
+    }
+    data = (void *)(uintptr_t)cmd->data;
     if (cmd->id == KVM_SEV_INIT2) {
         return fault("init") ? -EIO : snp_init(data);
+    }
+    if (is_plain_sev && (cmd->id == KVM_SEV_INIT ||
+                         cmd->id == KVM_SEV_LAUNCH_START)) {
+        /* sev_guest_init(), sev_launch_start(): the model has no more of it. */
+        tell("plain SEV: command %u", cmd->id);
+        return 0;
     }
     switch (cmd->id) {
     case KVM_SEV_SNP_LAUNCH_START:
@@ -638,10 +654,47 @@ static int snp_command(struct kvm_sev_cmd *cmd)
     }
 }
 
+/* Gives the device's user a text, or says how much room it takes. */
+static bool sev_give(uint64_t address, uint32_t *size, const char *text)
+{
+    bool fits = address && *size >= strlen(text);
+
+    if (fits) {
+        memcpy((void *)(uintptr_t)address, text, strlen(text));
+    }
+    *size = strlen(text);
+    return fits;
+}
+
+/* sev_ioctl_do_pdh_export() */
+static bool sev_export_pdh(struct sev_user_data_pdh_cert_export *export)
+{
+    uint32_t pdh_size = export->pdh_cert_len;
+    uint32_t chain_size = export->cert_chain_len;
+    bool fits = sev_give(export->pdh_cert_address, &pdh_size, "the key");
+
+    fits &= sev_give(export->cert_chain_address, &chain_size,
+                     "its certificates");
+    export->pdh_cert_len = pdh_size;
+    export->cert_chain_len = chain_size;
+    return fits;
+}
+
+/* sev_ioctl_do_get_id2() */
+static bool sev_get_id(struct sev_user_data_get_id2 *id)
+{
+    uint32_t size = id->length;
+    bool fits = sev_give(id->address, &size, "the processor");
+
+    id->length = size;
+    return fits;
+}
+
 /* What the device /dev/sev answers; it can be any file. */
-static int sev_device(const struct sev_issue_cmd *cmd)
+static int sev_device(struct sev_issue_cmd *cmd)
 {
     void *data = (void *)(uintptr_t)cmd->data;
+    bool fits;
 
     switch (cmd->cmd) {
     case SEV_PLATFORM_STATUS:
@@ -649,9 +702,17 @@ static int sev_device(const struct sev_issue_cmd *cmd)
             .api_major = 1, .api_minor = 55, .build = 1,
         };
         return 0;
+    case SEV_PDH_CERT_EXPORT:
+        fits = sev_export_pdh(data);
+        break;
+    case SEV_GET_ID2:
+        fits = sev_get_id(data);
+        break;
     default:
         return refuse(EINVAL, "command %u of the device", cmd->cmd);
     }
+    cmd->error = fits ? SEV_RET_SUCCESS : SEV_RET_INVALID_LEN;
+    return fits ? 0 : -EIO;
 }
 
 /* TDX */
@@ -835,8 +896,13 @@ static int tdx_get_cpuid(struct kvm_cpuid2 *cpuid)
 /* tdx_vm_ioctl() */
 static int tdx_vm_command(struct kvm_tdx_cmd *cmd)
 {
-    void *data = (void *)(uintptr_t)cmd->data;
+    void *data;
 
+    if (!cmd) {
+        /* QEMU asks whether there is SEV. */
+        return -EFAULT;
+    }
+    data = (void *)(uintptr_t)cmd->data;
     if (cmd->hw_error || (cmd->flags && cmd->id != KVM_TDX_INIT_MEM_REGION)) {
         return refuse(EINVAL, "command %u with flags", cmd->id);
     }
@@ -1049,12 +1115,17 @@ static int answer(int fd, unsigned long request, void *arg)
         if (is_tdx && number == KVM_CAP_READONLY_MEM) {
             return 0;
         }
+        if ((number == KVM_CAP_MEMORY_ATTRIBUTES ||
+             number == KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES) && no_private) {
+            return 0;
+        }
         if (number == KVM_CAP_VM_TYPES) {
             ret = call(fd, request, arg);
             return ret < 0 ? ret : ret | BIT(type);
         }
         break;
     case KVM_CREATE_VM:
+        is_plain_sev = number == KVM_X86_DEFAULT_VM;
         if (number == type) {
             arg = (void *)KVM_X86_SW_PROTECTED_VM;
         }
