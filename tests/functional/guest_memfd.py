@@ -587,20 +587,28 @@ class GuestMemfdTest(QemuSystemTest):
                     found.append(int(os.path.basename(path)))
         return found
 
-    def allocated(self, vm, start=0, size=0):
+    def allocated(self, vm, start=0, size=0, fd=None):
         """Bytes that the host has of a part of the VM's main memory, or of all of
-        it, as the kernel tells."""
+        it, as the kernel tells; or of another of its guest_memfds."""
         stat = (ctypes.c_uint64 * 5)()
-        self.assertEqual(LIBC.syscall(CACHESTAT, self.guest_memfd_copy(vm),
-                                      (ctypes.c_uint64 * 2)(start, size), stat, 0),
+        copy = self.guest_memfd_copy(vm, fd)
+        self.assertEqual(LIBC.syscall(CACHESTAT, copy, (ctypes.c_uint64 * 2)(start, size),
+                                      stat, 0),
                          0, os.strerror(ctypes.get_errno()))
         return stat[0] * 4096
 
-    def guest_memfd_copy(self, vm):
-        """A file descriptor of our own, until the test ends, of the VM's largest
-        guest_memfd: its main memory."""
-        fd = max(self.guest_memfds(vm),
-                 key=lambda fd: os.stat(f'/proc/{vm.get_pid()}/fd/{fd}').st_size)
+    def host_memory(self, vm):
+        """Bytes that the VM takes of the host's memory, for whatever; but for huge
+        pages, and for files that the host could read again"""
+        return (sum(self.allocated(vm, fd=fd) for fd in self.guest_memfds(vm))
+                + self.process_status(vm, 'RssAnon') + self.process_status(vm, 'RssShmem'))
+
+    def guest_memfd_copy(self, vm, fd=None):
+        """A file descriptor of our own, until the test ends, of one of the VM's
+        guest_memfds, or else of the largest: its main memory."""
+        if fd is None:
+            fd = max(self.guest_memfds(vm),
+                     key=lambda fd: os.stat(f'/proc/{vm.get_pid()}/fd/{fd}').st_size)
         pidfd = os.pidfd_open(vm.get_pid())
         copy = LIBC.syscall(PIDFD_GETFD, pidfd, fd, 0)
         os.close(pidfd)

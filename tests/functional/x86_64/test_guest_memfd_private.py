@@ -39,6 +39,9 @@ class GuestMemfdPrivate(GuestMemfdPrivateTest):
         ('fuzz', f'fuzz,{AREA},count={8000 * LONG}', GMEM, 4),
     )
     LINUX = (('boot', GMEM), ('boot_ram', 'memory-backend-ram'))
+    COSTS = (('cost', GMEM), ('cost_prealloc', GMEM + ',prealloc=on'),
+             ('cost_memfd', 'memory-backend-memfd'), ('cost_ram', 'memory-backend-ram'),
+             ('cost_ram_prealloc', 'memory-backend-ram,prealloc=on'))
 
     def conversion(self, vm, backend='ram0'):
         info = self.info(vm, backend)
@@ -101,6 +104,31 @@ class GuestMemfdPrivate(GuestMemfdPrivateTest):
         self.compare_views(vm, 'node0', 'node1')
         for backend in 'node0', 'node1':
             self.assertGreater(self.conversion(vm, backend)['to-private'], 0)
+
+    def cost(self, backend):
+        """A guest that makes all memory private, but for its own code, takes the host's
+        memory once."""
+        size = 128 * MIB
+        area = f'base=2M,size={size // MIB - 2}M'
+        vm = self.machine_vm('vm', '-S', memory=size // MIB, backend=backend,
+                             payload=f'fill,{area} convert,{area},private=1 fill,{area} wait')
+        vm.launch()
+        before = self.host_memory(vm)
+        if 'prealloc' in backend:
+            before -= size
+        vm.cmd('cont')
+        console = self.console(vm)
+        console.expect('^waiting')
+        self.assertEqual(self.conversion(vm)['private'], size - 2 * MIB)
+        taken = self.host_memory(vm) - before
+        self.log.info('%s: %.3f of the memory', backend, taken / size)
+        self.assertGreaterEqual(taken, 0.98 * size)
+        # What QEMU takes for itself is in it.
+        self.assertLessEqual(taken, 1.05 * size)
+        if self.in_place:
+            self.assertLessEqual(self.allocated(vm), size)
+        self.press_key(vm)
+        console.expect('^done 0 failed')
 
     def linux(self, backend):
         vm, console = self.start('vm', linux='gmem.mode=wait', backend=backend)
@@ -239,6 +267,7 @@ class GuestMemfdPrivate(GuestMemfdPrivateTest):
 
 GuestMemfdPrivate.add_cases('payload', GuestMemfdPrivate.PAYLOADS)
 GuestMemfdPrivate.add_cases('linux', GuestMemfdPrivate.LINUX)
+GuestMemfdPrivate.add_cases('cost', GuestMemfdPrivate.COSTS)
 
 if __name__ == '__main__':
     GuestMemfdPrivateTest.main()
