@@ -146,11 +146,14 @@ class GuestMemfdLaunchTest(GuestMemfdTest):
             self.machine_props = ',confidential-guest-support=cgs0,kernel-irqchip=split'
         vm = self.machine_vm('vm', '-object', f'{cgs},id=cgs0{prop}', '-bios', firmware,
                              *args, **kwargs)
+        self.preload_model(vm, kind, what)
+        return vm
+
+    def preload_model(self, vm, kind, what=None):
         self.launch_log = self.scratch_file(f'launch-{len(os.listdir(self.workdir))}')
         self.preload(vm, self.modules, f'GUEST_MEMFD_LAUNCH={kind}',
                      f'GUEST_MEMFD_LAUNCH_LOG={self.launch_log}', *self.environment,
                      *([f'GUEST_MEMFD_LAUNCH_DO={what}'] if what else []))
-        return vm
 
     def cbitpos(self):
         """What this host's processor says, whether it has SEV or not"""
