@@ -11,8 +11,8 @@
 # memory is split or converted in place: the digests are the same.
 
 from guest_memfd import AssignedDevices, GuestMemfdTest, MIB
-from guest_memfd_launch import (FOOTER, GuestMemfdLaunchTest, IN_PLACE, OVMF, SEV, TDX,
-                                snp_digest, tdx_digest)
+from guest_memfd_digest import FOOTER, SEV, TDX, snp_digest, tdx_digest
+from guest_memfd_launch import GuestMemfdLaunchTest, IN_PLACE, OVMF
 
 NAMES = {'snp': 'SEV-SNP', 'tdx': 'TDX'}
 # A page that no firmware wants

@@ -18,7 +18,8 @@ import tempfile
 from qemu.qmp import QMPError
 
 from guest_memfd import GuestMemfdTest, MIB, PAGE
-from guest_memfd_launch import GuestMemfdLaunchTest, IN_PLACE, OVMF, snp_digest, tdx_digest
+from guest_memfd_digest import snp_digest, tdx_digest
+from guest_memfd_launch import GuestMemfdLaunchTest, IN_PLACE, OVMF
 
 GMEM = 'memory-backend-guest-memfd'
 MEMORY = 256 * MIB

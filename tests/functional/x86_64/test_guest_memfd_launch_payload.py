@@ -16,7 +16,8 @@ import struct
 import subprocess
 
 from guest_memfd import GuestMemfdTest, MIB
-from guest_memfd_launch import OVMF, PayloadTest, hashes_page, snp_digest, tdx_digest
+from guest_memfd_digest import hashes_page, snp_digest, tdx_digest
+from guest_memfd_launch import OVMF, PayloadTest
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 AREA = 'base=64M,size=64K'
