@@ -512,7 +512,7 @@ static int snp_start(const struct kvm_sev_snp_launch_start *start)
         return refuse(EINVAL, "start");
     }
     started = true;
-    tell("start policy=0x%llx", start->policy);
+    tell("start policy=0x%llx gosvw=%02x", start->policy, start->gosvw[0]);
     return 0;
 }
 
@@ -618,8 +618,10 @@ static int snp_finish(const struct kvm_sev_snp_launch_finish *finish)
     check_launched();
     finished = true;
     /* The firmware adds a page for each vCPU's registers, which KVM makes. */
-    tell("finish pages=%" PRIu64 " digest=%s id-block=%u", nr_launched, digest,
-         finish->id_block_en);
+    tell("finish pages=%" PRIu64 " digest=%s id-block=%u author-key=%u "
+         "vcek-disabled=%u host-data=%02x", nr_launched, digest,
+         finish->id_block_en, finish->auth_key_en, finish->vcek_disabled,
+         finish->host_data[0]);
     return 0;
 }
 
@@ -798,7 +800,9 @@ static int tdx_init_vm(const struct kvm_tdx_init_vm *init)
     memcpy(tdx_cpuid, init->cpuid.entries,
            tdx_cpuid_nent * sizeof(tdx_cpuid[0]));
     initialized = true;
-    tell("init attributes=0x%llx", init->attributes);
+    tell("init attributes=0x%llx config=0x%llx owner=0x%llx "
+         "owner-config=0x%llx", init->attributes, init->mrconfigid[0],
+         init->mrowner[0], init->mrownerconfig[0]);
     return 0;
 }
 

@@ -10,6 +10,8 @@
 # VM.  It refuses what KVM refuses, and runs no vCPU.  The host's kernel says whether
 # memory is split or converted in place: the digests are the same.
 
+import base64
+
 from guest_memfd import AssignedDevices, GuestMemfdTest, MIB
 from guest_memfd_digest import FOOTER, SEV, TDX, snp_digest, tdx_digest
 from guest_memfd_launch import GuestMemfdLaunchTest, IN_PLACE, OVMF
@@ -17,6 +19,11 @@ from guest_memfd_launch import GuestMemfdLaunchTest, IN_PLACE, OVMF
 NAMES = {'snp': 'SEV-SNP', 'tdx': 'TDX'}
 # A page that no firmware wants
 BUSY = 64 * MIB
+
+
+def octets(size):
+    """So many bytes, each of them 7, as options have them"""
+    return base64.b64encode(bytes([7] * size)).decode()
 
 
 class GuestMemfdLaunch(AssignedDevices, GuestMemfdLaunchTest):
@@ -161,6 +168,16 @@ class GuestMemfdLaunch(AssignedDevices, GuestMemfdLaunchTest):
         self.refused(kind, '0x8[01]0000(.*\n)*.*[Gg]ive the guest more( memory)? with -m',
                      memory=4)
 
+    def identity(self, kind, prop, pattern):
+        """What the user says of a guest's identity gets to the firmware."""
+        vm = self.guest(kind, prop=prop)
+        self.run_guest(vm)
+        self.assertEqual(len(self.events(pattern)), 1, self.events())
+        self.assert_launched(*{'snp': snp_digest, 'tdx': tdx_digest}[kind](self.image()))
+
+    def wrong_identity(self, kind, prop, message):
+        self.refused(kind, message, prop=prop)
+
     def test_snp_no_area_for_hashes(self):
         self.refused('snp', 'hashes table area is invalid', prop=',kernel-hashes=on',
                      linux='gmem.run=true')
@@ -184,6 +201,31 @@ GuestMemfdLaunch.add_cases('fails', (
     ('tdx_update_fails', 'tdx', 'update 2', 'KVM_TDX_INIT_MEM_REGION failed'),
     ('tdx_finish_fails', 'tdx', 'finish', 'KVM_TDX_FINALIZE_VM failed'),
     ('tdx_busy', 'tdx', 'busy', 'KVM_TDX_FINALIZE_VM failed.*busy')))
+
+GuestMemfdLaunch.add_cases('identity', (
+    ('snp_policy', 'snp', ',policy=0xb0000', 'start policy=0xb0000 '),
+    ('snp_id_block', 'snp', f',id-block={octets(96)},id-auth={octets(4096)}',
+     'finish .* id-block=1 author-key=0 vcek-disabled=0 host-data=00'),
+    ('snp_author_key', 'snp', f',id-block={octets(96)},id-auth={octets(4096)},'
+     'author-key-enabled=on,vcek-disabled=on',
+     'finish .* id-block=1 author-key=1 vcek-disabled=1'),
+    ('snp_host_data', 'snp', f',host-data={octets(32)}', 'finish .* host-data=07$'),
+    ('snp_workarounds', 'snp', f',guest-visible-workarounds={octets(16)}', 'start .*gosvw=07$'),
+    ('tdx_identity', 'tdx', f',mrconfigid={octets(48)},mrowner={octets(48)},'
+     f'mrownerconfig={octets(48)},sept-ve-disable=off',
+     'init attributes=0x0 config=0x0*707.* owner=0x0*707.* owner-config=0x0*707')))
+
+GuestMemfdLaunch.add_cases('wrong_identity', (
+    ('snp_wrong_id_block', 'snp', f',id-block={octets(4)}', 'length of 4 .*96'),
+    ('snp_wrong_id_auth', 'snp', f',id-auth={octets(5000)}', 'ID_AUTH 5000 .*4096'),
+    ('snp_wrong_host_data', 'snp', f',host-data={octets(31)}', 'length of 31 .*32'),
+    ('snp_wrong_workarounds', 'snp', f',guest-visible-workarounds={octets(15)}',
+     'length of 15 .*16'),
+    ('snp_wrong_base64', 'snp', ',host-data=?', 'Base64'),
+    ('snp_wrong_policy', 'snp', ',policy=0', 'LAUNCH_START ret=-22'),
+    ('tdx_wrong_config', 'tdx', f',mrconfigid={octets(47)}',
+     "'mrconfigid' sha384 digest was 47 bytes, expected 48"),
+    ('tdx_wrong_attributes', 'tdx', ',attributes=4', 'Invalid attributes 0x4 for TDX VM')))
 
 GuestMemfdLaunch.add_cases('assigned', (
     ('snp_type1', 'snp', False), ('snp_iommufd', 'snp', True),
