@@ -39,6 +39,8 @@ MEASURES = {
     'instructions in place': ('The same in place', 'ours', ('floor',)),
     'parts': ('Several vCPUs convert their parts of memory', 'ours', ('stock',)),
     'parts in place': ('The same in place', 'ours', ()),
+    'parts instructions': ('Instructions for such a conversion', 'ours', ('stock',)),
+    'parts instructions in place': ('The same in place', 'ours', ()),
     'monitor': ('The longest answer of the monitor meanwhile', 'ours', ('stock',)),
     'monitor in place': ('The same in place', 'ours', ()),
     'conversion+syscall': ('The same with listeners that make a system call each time',
