@@ -22,6 +22,12 @@ import sys
 MIB = 1 << 20
 PAGE = 4096
 PUNCH_HOLE_KEEP_SIZE = 3
+# Where vCPUs start: shared memory behind the other, with code and page tables
+CODE, TABLES = 2 * MIB, 2 * MIB + PAGE
+# Reads the model's port 0x5e0, again and again
+ASK = b'\xba\xe0\x05\x00\x00' b'\xed' b'\xeb\xf8'
+# Of struct kvm_run
+EXIT_REASON, HYPERCALL_RET, EXIT_HYPERCALL = 8, 88, 3
 LIBC = ctypes.CDLL(None, use_errno=True)
 # Of struct kvm_sev_cmd and struct kvm_tdx_cmd
 SNP = {'init': 22, 'start': 100, 'update': 101, 'finish': 102}
@@ -34,10 +40,12 @@ def number(direction, nr, size):
 
 
 CREATE_VM = number(0, 0x01, 0)
+GET_SUPPORTED_CPUID = number(3, 0x05, 8)
 CREATE_VCPU = number(0, 0x41, 0)
 SET_REGION = number(1, 0x49, 160)
 RUN = number(0, 0x80, 0)
 GET_REGS = number(2, 0x81, 144)
+SET_CPUID2 = number(1, 0x90, 8)
 ENCRYPT_OP = number(3, 0xba, 8)
 SET_ATTRIBUTES = number(1, 0xd2, 32)
 CREATE_GUEST_MEMFD = number(3, 0xd4, 64)
@@ -50,8 +58,8 @@ def address(buffer):
 class Vm:
 
     def __init__(self, kind):
-        kvm = os.open('/dev/kvm', os.O_RDWR | os.O_CLOEXEC)
-        self.vm = fcntl.ioctl(kvm, CREATE_VM, 4 if kind == 'snp' else 5)
+        self.kvm = os.open('/dev/kvm', os.O_RDWR | os.O_CLOEXEC)
+        self.vm = fcntl.ioctl(self.kvm, CREATE_VM, 4 if kind == 'snp' else 5)
         self.vcpu = None
         self.memory = mmap.mmap(-1, MIB)
         file = bytearray(struct.pack('=QQ48x', MIB, 0))
@@ -70,6 +78,30 @@ class Vm:
 
     def create_vcpu(self):
         self.vcpu = fcntl.ioctl(self.vm, CREATE_VCPU, 0)
+
+    def code(self):
+        """What the vCPU runs, after the launch"""
+        self.state = mmap.mmap(self.vcpu, PAGE)
+        cpuid = bytearray(struct.pack('=II', 256, 0) + bytes(40 * 256))
+        fcntl.ioctl(self.kvm, GET_SUPPORTED_CPUID, cpuid)
+        fcntl.ioctl(self.vcpu, SET_CPUID2, cpuid)
+        self.code_memory = mmap.mmap(-1, 3 * PAGE)
+        self.code_memory[:len(ASK)] = ASK
+        # One page of 1 GiB, accessed and dirty
+        struct.pack_into('=Q', self.code_memory, PAGE, TABLES + PAGE | 0x23)
+        struct.pack_into('=Q', self.code_memory, 2 * PAGE, 0xe3)
+        fcntl.ioctl(self.vm, SET_REGION, struct.pack(
+            '=IIQQQQI116x', 1, 0, CODE, 3 * PAGE, address(self.code_memory), 0, 0))
+
+    def ask(self):
+        """The guest asks for a conversion."""
+        self.run()
+        reason, = struct.unpack_from('=I', self.state, EXIT_REASON)
+        assert reason == EXIT_HYPERCALL, reason
+
+    def answer(self, ret):
+        struct.pack_into('=Q', self.state, HYPERCALL_RET, ret)
+        self.ask()
 
     def run(self):
         fcntl.ioctl(self.vcpu, RUN, 0)

@@ -11,8 +11,10 @@
 # memory is split or converted in place: the digests are the same.
 
 import base64
+import os
+import re
 
-from guest_memfd import AssignedDevices, GuestMemfdTest, MIB
+from guest_memfd import AssignedDevices, GuestMemfdTest, IS_LONG, MIB
 from guest_memfd_digest import FOOTER, SEV, TDX, snp_digest, tdx_digest
 from guest_memfd_launch import GuestMemfdLaunchTest, IN_PLACE, OVMF
 
@@ -62,7 +64,8 @@ class GuestMemfdLaunch(AssignedDevices, GuestMemfdLaunchTest):
         prealloc=on allocates is what the guest is launched in."""
         if not IN_PLACE:
             self.skipTest('memory that is split has no preallocation')
-        vm = self.guest(kind, backend='memory-backend-guest-memfd,prealloc=on')
+        vm = self.guest(kind, backend='memory-backend-guest-memfd,prealloc=on,'
+                                      'prealloc-threads=4')
         self.run_guest(vm)
         self.assertEqual(self.allocated(vm), 256 * MIB)
         self.assertLess(self.process_status(vm, 'RssAnon'), 128 * MIB)
@@ -112,6 +115,16 @@ class GuestMemfdLaunch(AssignedDevices, GuestMemfdLaunchTest):
         vm.cmd('quit')
         vm.wait()
         self.assertIn('cpus are not resettable, terminating', vm.get_log())
+
+    def reset_is_shutdown(self, kind):
+        """The user wants that: QEMU has nothing to complain of."""
+        vm = self.guest(kind, '-no-shutdown', '-action', 'reboot=shutdown')
+        self.run_guest(vm)
+        vm.cmd('system_reset')
+        vm.event_wait('SHUTDOWN')
+        vm.cmd('quit')
+        vm.wait()
+        self.assertNotIn('not resettable', vm.get_log())
 
     def fails(self, kind, what, message):
         """A command fails: QEMU says which, and ends."""
@@ -168,6 +181,23 @@ class GuestMemfdLaunch(AssignedDevices, GuestMemfdLaunchTest):
         self.refused(kind, '0x8[01]0000(.*\n)*.*[Gg]ive the guest more( memory)? with -m',
                      memory=4)
 
+    def commands(self, kind, qemu):
+        """What this QEMU tells KVM in the launch; attributes may come more than once."""
+        vm = self.guest(kind, backend='memory-backend-memfd')
+        vm._binary = qemu
+        self.run_guest(vm)
+        vm.cmd('quit')
+        vm.wait()
+        self._vms = {}
+        return [re.sub('^file [0-9]+', 'file', event) for event in self.events()
+                if not event.startswith('attributes')]
+
+    def stock(self, kind):
+        """QEMU without our patches gives KVM the same memory slots and commands."""
+        commands = self.commands(kind, self.qemu_bin)
+        self.assertEqual(len([line for line in commands if line.startswith('finish')]), 1)
+        self.assertEqual(self.commands(kind, os.environ['QEMU_TEST_GMEM_STOCK']), commands)
+
     def identity(self, kind, prop, pattern):
         """What the user says of a guest's identity gets to the firmware."""
         vm = self.guest(kind, prop=prop)
@@ -184,7 +214,7 @@ class GuestMemfdLaunch(AssignedDevices, GuestMemfdLaunchTest):
 
 
 for name in 'snp', 'tdx':
-    for case in 'memory', 'once', 'plug', 'reset', 'flash', 'unsupported', 'small':
+    for case in 'memory', 'once', 'plug', 'reset', 'reset_is_shutdown', 'flash', 'unsupported', 'small':
         GuestMemfdLaunch.add_cases(case, [(f'{case}_{name}', name)])
 
 GuestMemfdLaunch.add_cases('fails', (
@@ -226,6 +256,9 @@ GuestMemfdLaunch.add_cases('wrong_identity', (
     ('tdx_wrong_config', 'tdx', f',mrconfigid={octets(47)}',
      "'mrconfigid' sha384 digest was 47 bytes, expected 48"),
     ('tdx_wrong_attributes', 'tdx', ',attributes=4', 'Invalid attributes 0x4 for TDX VM')))
+
+if IS_LONG and not IN_PLACE:
+    GuestMemfdLaunch.add_cases('stock', [(f'stock_{name}', name) for name in NAMES])
 
 GuestMemfdLaunch.add_cases('assigned', (
     ('snp_type1', 'snp', False), ('snp_iommufd', 'snp', True),

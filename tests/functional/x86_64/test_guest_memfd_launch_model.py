@@ -16,6 +16,7 @@ import subprocess
 import sys
 
 from guest_memfd import GuestMemfdTest, PAGE, split_only
+from guest_memfd_launch_client import CODE, TABLES
 
 CLIENT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
                       'guest_memfd_launch_client.py')
@@ -30,6 +31,12 @@ PRIVATE, UPDATE = step('set_private'), step('update')
 VCPU, INIT_VCPU = step('create_vcpu'), step('init_vcpu')
 OPEN = INIT, START, PRIVATE
 TD = INIT, VCPU, INIT_VCPU, PRIVATE
+# A guest that has been launched asks for a conversion.
+ASKS = {
+    'snp': (INIT, VCPU, START, PRIVATE, step('update', size=2 * PAGE), step('code'), FINISH,
+            step('ask')),
+    'tdx': (*TD, step('update', size=2 * PAGE), step('code'), FINISH, step('ask')),
+}
 EINVAL, EIO, ENOTTY, EPERM, E2BIG = (errno.EINVAL, errno.EIO, errno.ENOTTY, errno.EPERM,
                                      errno.E2BIG)
 
@@ -47,7 +54,8 @@ class GuestMemfdLaunchModel(GuestMemfdTest):
             input=json.dumps({name: steps for name, of, _, *steps in ACCEPTED + REFUSED
                               if of == kind}), stdout=subprocess.PIPE,
             env=dict(os.environ, LD_PRELOAD=library, GUEST_MEMFD_LAUNCH=kind,
-                     GUEST_MEMFD_LAUNCH_LOG=log))
+                     GUEST_MEMFD_LAUNCH_LOG=log,
+                     GUEST_MEMFD_LAUNCH_START=f'{CODE},{TABLES}'))
         with open(log, encoding='ascii') as file:
             logs = dict(text.split('\n', 1) for text in file.read().split('case ')[1:])
         for name, errnos in json.loads(process.stdout).items():
@@ -136,6 +144,14 @@ REFUSED = (
     ('tdx_read_only', 'tdx', EINVAL, step('slot', slot=1, at=1 << 30, flags=2)),
     ('tdx_other_command', 'tdx', EINVAL, INIT, step('other', id_=9)),
     ('tdx_other_command_of_vcpu', 'tdx', EINVAL, *TD, step('other', id_=9, vcpu=True)))
+
+# QEMU's answer to a conversion: KVM takes these for SEV-SNP and TDX.
+for kind, asks in ASKS.items():
+    ACCEPTED += tuple((f'{kind}_answer_{ret}', kind, None, *asks, step('answer', ret=ret))
+                      for ret in (0, errno.EINVAL, errno.EAGAIN))
+    REFUSED += tuple((f'{kind}_answer_{name}', kind, EINVAL, *asks, step('answer', ret=ret))
+                     for name, ret in (('negative', (1 << 64) - errno.EINVAL),
+                                       ('busy', errno.EBUSY), ('1', 1)))
 
 GuestMemfdLaunchModel.add_cases('check', [(case[0], *case) for case in ACCEPTED + REFUSED])
 

@@ -91,6 +91,28 @@ class GuestMemfdLaunchPayload(PayloadTest):
         console.expect('^done 0 failed')
         self.assertEqual(self.events('refused'), [])
 
+    def accepted(self, kind):
+        """A guest that uses all of its memory takes the host's memory once."""
+        vm, console = self.run_payload(
+            kind, 'wait fill,base=2M,size=254M wait verify,base=2M,size=254M')
+        console.expect('^waiting')
+        before = self.process_status(vm, 'RssAnon')
+        self.press_key(vm)
+        console.expect('^waiting')
+        self.assertGreaterEqual(self.allocated(vm), 254 * MIB)
+        self.assertLessEqual(self.allocated(vm), 256 * MIB)
+        self.assertLess(self.process_status(vm, 'RssAnon') - before, MIB)
+        self.press_key(vm)
+        console.expect('^done 0 failed')
+
+    def reset(self, kind):
+        """The guest resets itself: that ends QEMU."""
+        vm, _ = self.run_payload(kind, 'reset', '-no-shutdown')
+        self.assertEqual(vm.event_wait('SHUTDOWN')['data']['reason'], 'guest-reset')
+        vm.cmd('quit')
+        vm.wait()
+        self.assertIn('cpus are not resettable, terminating', vm.get_log())
+
     def devices(self, kind):
         """A device gets nothing of private memory, and lives on."""
         disk = self.scratch_file('disk')
@@ -171,7 +193,8 @@ class GuestMemfdLaunchPayload(PayloadTest):
 
 
 for name in 'snp', 'tdx':
-    for case in 'launched', 'converted', 'storm', 'requests', 'devices', 'bus', 'hosts':
+    for case in ('launched', 'accepted', 'converted', 'storm', 'requests', 'reset', 'devices',
+                 'bus', 'hosts'):
         GuestMemfdLaunchPayload.add_cases(case, [(f'{case}_{name}', name)])
 
 if __name__ == '__main__':
