@@ -31,7 +31,7 @@ verdict "it has made memory shared: ${shared:-0} requests" "[ ${shared:-0} -gt 0
 verdict "QEMU has $anon MiB of its own beside 1024 MiB of the guest" "[ ${anon:-1024} -lt 256 ]"
 verdict "a reset ends it" "grep -q 'not resettable' '$dir/log'"
 if [ "$DEVICE" ]; then
-    boot -device "vfio-pci,host=$DEVICE" "$@"
+    boot -object iommufd,id=iommufd0 -device "vfio-pci,host=$DEVICE,iommufd=iommufd0" "$@"
     verdict "a guest runs with $DEVICE" "grep -q 'VM status: running' '$dir/log'"
     verdict "$locked MiB are pinned, not all" "[ ${locked:-1024} -lt 512 ]"
 fi

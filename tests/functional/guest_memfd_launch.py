@@ -6,10 +6,12 @@
 
 import os
 import re
+import subprocess
 
 from guest_memfd import GuestMemfdTest, converts_in_place
 
 IN_PLACE = converts_in_place()
+HERE = os.path.dirname(os.path.realpath(__file__))
 OVMF = '/usr/share/ovmf/OVMF.fd'
 
 
@@ -75,6 +77,18 @@ class GuestMemfdLaunchTest(GuestMemfdTest):
     def image():
         with open(OVMF, 'rb') as file:
             return file.read()
+
+    def hosts_script(self, kind, *options, firmware, **environment):
+        """What the manual gives to those who have the hardware; its verdicts"""
+        self.launch_log = self.scratch_file('launch')
+        library = os.path.join(os.path.dirname(self.qemu_bin),
+                               'tests/qtest/guest-memfd-launch.so')
+        return subprocess.run(
+            ['sh', os.path.join(HERE, '../../docs/system/guest-memfd-hosts.sh'), kind,
+             firmware, *options], check=False, capture_output=True, text=True,
+            env={**os.environ, 'QEMU': self.qemu_bin, 'TIME': '8', 'SEV_DEVICE': '/dev/null',
+                 'CBITPOS': self.cbitpos(), 'LD_PRELOAD': library, 'GUEST_MEMFD_LAUNCH': kind,
+                 'GUEST_MEMFD_LAUNCH_LOG': self.launch_log, **environment})
 
 
 class PayloadTest(GuestMemfdLaunchTest):

@@ -260,15 +260,23 @@ static void forget(uint64_t gpa, uint64_t size, const char *why)
 static void take_out(const struct kvm_userspace_memory_region2 *slot)
 {
     uint64_t gpa = slot->guest_phys_addr, end = gpa + slot->memory_size;
+    uint64_t lost = 0;
 
     forget(gpa, slot->memory_size, "slot deleted");
-    for (; finished && file_of(slot) && gpa < end; gpa += PAGE) {
+    if (!finished || !(slot->flags & KVM_MEM_GUEST_MEMFD)) {
+        return;
+    }
+    for (; gpa < end; gpa += PAGE) {
         if (is_private(gpa)) {
-            tell("lost gpa=0x%" PRIx64 " pages=1 slot of a guest deleted", gpa);
             syscall(SYS_fallocate, slot->guest_memfd,
                     FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                     offset_of(slot, gpa), PAGE);
+            lost++;
         }
+    }
+    if (lost) {
+        refuse(0, "slot at 0x%llx deleted: a guest loses %" PRIu64 " pages",
+               slot->guest_phys_addr, lost);
     }
 }
 

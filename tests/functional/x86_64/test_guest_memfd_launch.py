@@ -91,6 +91,14 @@ class GuestMemfdLaunch(AssignedDevices, GuestMemfdLaunchTest):
         self.assertEqual(len(self.events('finish')), 1)
         self.assertEqual(self.process_status(vm, 'VmPin' if iommufd else 'VmLck'), 0)
 
+    def test_hosts_device(self):
+        """The manual's script for hosts says how much is pinned."""
+        self.take_edu()
+        device = os.path.basename(self.edu[0])
+        done = self.hosts_script('snp', firmware=OVMF, DEVICE=device)
+        self.assertIn(f'ok: a guest runs with {device}\n', done.stdout)
+        self.assertRegex(done.stdout, '\nok: [0-9]+ MiB are pinned, not all\n')
+
     def test_busy(self):
         """Something uses a page when it is to become private: the launch says which."""
         if not IN_PLACE:

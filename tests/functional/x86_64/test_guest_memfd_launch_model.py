@@ -139,6 +139,7 @@ REFUSED = (
     ('tdx_early_finish', 'tdx', EINVAL, FINISH),
     ('tdx_finish_again', 'tdx', EINVAL, *TD, FINISH, FINISH),
     ('tdx_finish_without', 'tdx', 0, *TD, UPDATE, step('slot', size=0), FINISH),
+    ('tdx_slot_deleted', 'tdx', 0, *TD, UPDATE, FINISH, step('slot', size=0)),
     ('tdx_early_run', 'tdx', EINVAL, *TD, step('run')),
     ('tdx_registers', 'tdx', EINVAL, INIT, VCPU, step('get_regs')),
     ('tdx_read_only', 'tdx', EINVAL, step('slot', slot=1, at=1 << 30, flags=2)),

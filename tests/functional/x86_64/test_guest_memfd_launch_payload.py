@@ -10,16 +10,13 @@
 # place runs from there.  The guest asks for conversions at a port, which the model
 # turns into what KVM tells QEMU of a GHCB request or of TDX's MapGPA.
 
-import os
 import re
 import struct
-import subprocess
 
 from guest_memfd import GuestMemfdTest, MIB
 from guest_memfd_digest import hashes_page, snp_digest, tdx_digest
 from guest_memfd_launch import OVMF, PayloadTest
 
-HERE = os.path.dirname(os.path.realpath(__file__))
 AREA = 'base=64M,size=64K'
 DIGEST = {'snp': snp_digest, 'tdx': tdx_digest}
 
@@ -154,18 +151,6 @@ class GuestMemfdLaunchPayload(PayloadTest):
             '-append', 'quiet', prop=',kernel-hashes=on')
         console.expect('^done 0 failed')
         self.assert_launched(*snp_digest(self.rom(), hashes_page(*files, b'quiet')))
-
-    def hosts_script(self, kind, *options, firmware, **environment):
-        """What the manual gives to those who have the hardware; its verdicts"""
-        self.launch_log = self.scratch_file('launch')
-        library = os.path.join(os.path.dirname(self.qemu_bin),
-                               'tests/qtest/guest-memfd-launch.so')
-        return subprocess.run(
-            ['sh', os.path.join(HERE, '../../../docs/system/guest-memfd-hosts.sh'), kind,
-             firmware, *options], check=False, capture_output=True, text=True,
-            env={**os.environ, 'QEMU': self.qemu_bin, 'TIME': '8', 'SEV_DEVICE': '/dev/null',
-                 'CBITPOS': self.cbitpos(), 'LD_PRELOAD': library, 'GUEST_MEMFD_LAUNCH': kind,
-                 'GUEST_MEMFD_LAUNCH_LOG': self.launch_log, **environment})
 
     def hosts(self, kind):
         """A guest that runs and converts gets a yes to all."""
