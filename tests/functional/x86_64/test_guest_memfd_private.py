@@ -10,7 +10,7 @@ import os
 import re
 import socket
 
-from guest_memfd import GuestMemfdPrivateTest, LONG, MIB
+from guest_memfd import GuestMemfdPrivateTest, IS_LONG, LONG, MIB
 
 GMEM = 'memory-backend-guest-memfd'
 AREA = 'base=64M,size=64M'
@@ -39,9 +39,10 @@ class GuestMemfdPrivate(GuestMemfdPrivateTest):
         ('fuzz', f'fuzz,{AREA},count={8000 * LONG}', GMEM, 4),
     )
     LINUX = (('boot', GMEM), ('boot_ram', 'memory-backend-ram'))
-    COSTS = (('cost', GMEM), ('cost_prealloc', GMEM + ',prealloc=on'),
-             ('cost_memfd', 'memory-backend-memfd'), ('cost_ram', 'memory-backend-ram'),
-             ('cost_ram_prealloc', 'memory-backend-ram,prealloc=on'))
+    COSTS = (('cost', GMEM), ('cost_ram', 'memory-backend-ram'))
+    LONG_COSTS = (('cost_prealloc', GMEM + ',prealloc=on'),
+                  ('cost_memfd', 'memory-backend-memfd'),
+                  ('cost_ram_prealloc', 'memory-backend-ram,prealloc=on'))
 
     def conversion(self, vm, backend='ram0'):
         info = self.info(vm, backend)
@@ -268,6 +269,8 @@ class GuestMemfdPrivate(GuestMemfdPrivateTest):
 GuestMemfdPrivate.add_cases('payload', GuestMemfdPrivate.PAYLOADS)
 GuestMemfdPrivate.add_cases('linux', GuestMemfdPrivate.LINUX)
 GuestMemfdPrivate.add_cases('cost', GuestMemfdPrivate.COSTS)
+if IS_LONG:
+    GuestMemfdPrivate.add_cases('cost', GuestMemfdPrivate.LONG_COSTS)
 
 if __name__ == '__main__':
     GuestMemfdPrivateTest.main()
