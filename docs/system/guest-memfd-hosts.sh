@@ -3,7 +3,7 @@
 #
 #   sh guest-memfd-hosts.sh snp|tdx FIRMWARE [OPTION OF QEMU...]
 #
-# QEMU, TIME (seconds for the firmware), CBITPOS (of SEV-SNP) and DEVICE (for VFIO, by its
+# QEMU, TIME (seconds for the firmware, at most), CBITPOS (of SEV-SNP) and DEVICE (for VFIO, by its
 # PCI address) come from the environment.
 kind=$1 firmware=$2; shift 2
 case $kind in
@@ -14,7 +14,9 @@ dir=$(mktemp -d) failed=0
 verdict() { if eval "$2"; then echo "ok: $1"; else echo "not ok: $1"; failed=1; fi; }
 boot()
 {
-    (sleep "${TIME:-20}"; cat "/proc/$(cat "$dir/pid")/status" > "$dir/status"
+    (for _ in $(seq "${TIME:-20}"); do
+         sleep 1; echo info guest-memfd; grep -q ', [1-9][0-9]* to shared' "$dir/log" && break
+     done; cat "/proc/$(cat "$dir/pid")/status" > "$dir/status"
      printf '%s\n' 'info status' 'info guest-memfd' system_reset; sleep 2; echo quit) |
     "${QEMU:-qemu-system-x86_64}" -accel kvm -cpu host -m 1G -nodefaults -display none \
         -machine "q35,confidential-guest-support=cgs0,memory-backend=ram0$machine" \
@@ -22,10 +24,10 @@ boot()
         -bios "$firmware" -pidfile "$dir/pid" -monitor stdio "$@" > "$dir/log" 2>&1
     anon=$(awk '/^RssAnon/ { print int($2 / 1024) }' "$dir/status")
     locked=$(awk '/^Vm(Lck|Pin)/ { n += $2 } END { print int(n / 1024) }' "$dir/status")
-    shared=$(sed -n 's/.* conversions: .*, \([0-9]*\) to shared .*/\1/p' "$dir/log")
+    shared=$(sed -n 's/.* conversions: .*, \([0-9]*\) to shared .*/\1/p' "$dir/log" | tail -n 1)
 }
 boot "$@"
-mode=$(sed -n 's/.*ram0: \(in-place\|split\),.*/\1/p' "$dir/log")
+mode=$(sed -n 's/.*ram0: \(in-place\|split\),.*/\1/p' "$dir/log" | tail -n 1)
 verdict "a guest runs, $mode" "grep -q 'VM status: running' '$dir/log'"
 verdict "it has made memory shared: ${shared:-0} requests" "[ ${shared:-0} -gt 0 ]"
 verdict "QEMU has $anon MiB of its own beside 1024 MiB of the guest" "[ ${anon:-1024} -lt 256 ]"

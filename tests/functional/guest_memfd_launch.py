@@ -86,7 +86,7 @@ class GuestMemfdLaunchTest(GuestMemfdTest):
         return subprocess.run(
             ['sh', os.path.join(HERE, '../../docs/system/guest-memfd-hosts.sh'), kind,
              firmware, *options], check=False, capture_output=True, text=True,
-            env={**os.environ, 'QEMU': self.qemu_bin, 'TIME': '8', 'SEV_DEVICE': '/dev/null',
+            env={**os.environ, 'QEMU': self.qemu_bin, 'TIME': '15', 'SEV_DEVICE': '/dev/null',
                  'CBITPOS': self.cbitpos(), 'LD_PRELOAD': library, 'GUEST_MEMFD_LAUNCH': kind,
                  'GUEST_MEMFD_LAUNCH_LOG': self.launch_log, **environment})
 

@@ -159,6 +159,7 @@ class GuestMemfdLaunchPayload(PayloadTest):
             file.write(f'convert,{AREA},private=0 wait')
         done = self.hosts_script(kind, '-fw_cfg', f'name=opt/gmem/cases,file={cases}',
                                  firmware=self.guest_file('payload.rom'),
+                                 TIME='120',
                                  GUEST_MEMFD_LAUNCH_START='0xfffff000,0xffffd000')
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.assertEqual(re.sub('[0-9]+', 'N', done.stdout), (
