@@ -436,11 +436,13 @@ class GuestMemfdTest(QemuSystemTest):
     def preload(self, vm, names, *environment):
         """That QEMU, not launched yet, runs with modules of tests/qtest: the first is
         the one that it calls."""
-        libraries = [os.path.join(os.path.dirname(self.qemu_bin), f'tests/qtest/{name}.so')
-                     for name in names.split()]
-        for library in libraries:
-            self.assertTrue(os.path.exists(library), f'{library} is not there')
-        vm._wrapper = ('env', f'LD_PRELOAD={":".join(libraries)}', *environment)
+        libraries = ':'.join(map(self.module_file, names.split()))
+        vm._wrapper = ('env', f'LD_PRELOAD={libraries}', *environment)
+
+    def module_file(self, name):
+        path = os.path.join(os.path.dirname(self.qemu_bin), f'tests/qtest/{name}.so')
+        self.assertTrue(os.path.exists(path), f'{path} is not there')
+        return path
 
     def inject_faults(self, vm):
         """System calls of that QEMU, not launched yet, fail as arm() says."""

@@ -120,8 +120,10 @@ def tdx_digest(image):
     return digest.hexdigest(), count
 
 
+DIGEST = {'snp': snp_digest, 'tdx': tdx_digest}
+
 if __name__ == '__main__':
-    if len(sys.argv) != 3 or sys.argv[1] not in ('snp', 'tdx'):
+    if len(sys.argv) != 3 or sys.argv[1] not in DIGEST:
         sys.exit('usage: guest_memfd_digest.py snp|tdx FIRMWARE')
     with open(sys.argv[2], 'rb') as firmware:
-        print(*{'snp': snp_digest, 'tdx': tdx_digest}[sys.argv[1]](firmware.read()), 'pages')
+        print(*DIGEST[sys.argv[1]](firmware.read()), 'pages')

@@ -12,6 +12,8 @@ from guest_memfd import GuestMemfdTest, converts_in_place
 
 IN_PLACE = converts_in_place()
 HERE = os.path.dirname(os.path.realpath(__file__))
+# START and START_TABLES of the payload (lab/payload/x86_64/launch.h)
+START = '0xfffff000,0xffffd000'
 OVMF = '/usr/share/ovmf/OVMF.fd'
 
 
@@ -81,8 +83,7 @@ class GuestMemfdLaunchTest(GuestMemfdTest):
     def hosts_script(self, kind, *options, firmware, **environment):
         """What the manual gives to those who have the hardware; its verdicts"""
         self.launch_log = self.scratch_file('launch')
-        library = os.path.join(os.path.dirname(self.qemu_bin),
-                               'tests/qtest/guest-memfd-launch.so')
+        library = self.module_file('guest-memfd-launch')
         return subprocess.run(
             ['sh', os.path.join(HERE, '../../docs/system/guest-memfd-hosts.sh'), kind,
              firmware, *options], check=False, capture_output=True, text=True,
@@ -94,8 +95,7 @@ class GuestMemfdLaunchTest(GuestMemfdTest):
 class PayloadTest(GuestMemfdLaunchTest):
     """The payload runs, launched in place."""
 
-    # START and START_TABLES of the payload (lab/payload/x86_64/launch.h)
-    environment = ('GUEST_MEMFD_LAUNCH_START=0xfffff000,0xffffd000',)
+    environment = (f'GUEST_MEMFD_LAUNCH_START={START}',)
 
     def setUp(self):
         super().setUp()
@@ -103,12 +103,16 @@ class PayloadTest(GuestMemfdLaunchTest):
             self.skipTest('the model gives no contents to memory that is not launched '
                           'in place, as with kvm.gmem_in_place_conversion=1')
 
-    def run_payload(self, kind, cases, *args, **kwargs):
-        """Launches it; returns the VM and its console."""
+    def cases(self, words):
+        """QEMU's arguments for the payload's cases"""
         path = self.scratch_file('cases')
         with open(path, 'w', encoding='ascii') as file:
-            file.write(cases)
-        vm = self.guest(kind, '-fw_cfg', f'name=opt/gmem/cases,file={path}', *args,
+            file.write(words)
+        return '-fw_cfg', f'name=opt/gmem/cases,file={path}'
+
+    def run_payload(self, kind, cases, *args, **kwargs):
+        """Launches it; returns the VM and its console."""
+        vm = self.guest(kind, *self.cases(cases), *args,
                         firmware=self.guest_file('payload.rom'), **kwargs)
         self.add_payload_console(vm, 'payload')
         vm.launch()

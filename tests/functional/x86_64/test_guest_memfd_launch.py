@@ -15,7 +15,7 @@ import os
 import re
 
 from guest_memfd import AssignedDevices, GuestMemfdTest, IS_LONG, MIB
-from guest_memfd_digest import FOOTER, SEV, TDX, snp_digest, tdx_digest
+from guest_memfd_digest import DIGEST, FOOTER, SEV, TDX, snp_digest, tdx_digest
 from guest_memfd_launch import GuestMemfdLaunchTest, IN_PLACE, OVMF
 
 NAMES = {'snp': 'SEV-SNP', 'tdx': 'TDX'}
@@ -211,7 +211,7 @@ class GuestMemfdLaunch(AssignedDevices, GuestMemfdLaunchTest):
         vm = self.guest(kind, prop=prop)
         self.run_guest(vm)
         self.assertEqual(len(self.events(pattern)), 1, self.events())
-        self.assert_launched(*{'snp': snp_digest, 'tdx': tdx_digest}[kind](self.image()))
+        self.assert_launched(*DIGEST[kind](self.image()))
 
     def wrong_identity(self, kind, prop, message):
         self.refused(kind, message, prop=prop)

@@ -47,8 +47,7 @@ class GuestMemfdLaunchModel(GuestMemfdTest):
 
     def run_all(self, kind):
         log = self.scratch_file('log')
-        library = os.path.join(os.path.dirname(self.qemu_bin),
-                               'tests/qtest/guest-memfd-launch.so')
+        library = self.module_file('guest-memfd-launch')
         process = subprocess.run(
             [sys.executable, CLIENT, kind, log], encoding='ascii', check=True,
             input=json.dumps({name: steps for name, of, _, *steps in ACCEPTED + REFUSED

@@ -18,7 +18,7 @@ import tempfile
 from qemu.qmp import QMPError
 
 from guest_memfd import GuestMemfdTest, MIB, PAGE
-from guest_memfd_digest import snp_digest, tdx_digest
+from guest_memfd_digest import DIGEST, snp_digest
 from guest_memfd_launch import GuestMemfdLaunchTest, IN_PLACE, OVMF
 
 GMEM = 'memory-backend-guest-memfd'
@@ -26,7 +26,6 @@ MEMORY = 256 * MIB
 HUGE_PAGE = 2 * MIB
 KINDS = 'snp', 'tdx'
 NAMES = {'snp': 'sev-snp-guest', 'tdx': 'tdx-guest'}
-DIGEST = {'snp': snp_digest, 'tdx': tdx_digest}
 HUGE_POOL = '/proc/sys/vm/nr_hugepages'
 SECRET = {'packet-header': '', 'secret': '', 'gpa': 0x100000}
 NODES = '/sys/devices/system/node'

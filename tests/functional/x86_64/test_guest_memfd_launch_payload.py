@@ -14,11 +14,10 @@ import re
 import struct
 
 from guest_memfd import GuestMemfdTest, MIB
-from guest_memfd_digest import hashes_page, snp_digest, tdx_digest
-from guest_memfd_launch import OVMF, PayloadTest
+from guest_memfd_digest import DIGEST, hashes_page, snp_digest
+from guest_memfd_launch import OVMF, PayloadTest, START
 
 AREA = 'base=64M,size=64K'
-DIGEST = {'snp': snp_digest, 'tdx': tdx_digest}
 
 
 class GuestMemfdLaunchPayload(PayloadTest):
@@ -42,7 +41,7 @@ class GuestMemfdLaunchPayload(PayloadTest):
     def launched(self, kind):
         """The guest finds what was launched, and QEMU cannot look at it."""
         vm, console = self.run_payload(
-            kind, self.launched_case(kind) + ' wait')
+            kind, f'checksum,base=0xfffe0000,size=128K {self.launched_case(kind)} wait')
         console.expect(f'^checksum {self.checksum(self.rom()):#x}$')
         if kind == 'snp':
             console.expect('^secrets version 3$')
@@ -154,13 +153,9 @@ class GuestMemfdLaunchPayload(PayloadTest):
 
     def hosts(self, kind):
         """A guest that runs and converts gets a yes to all."""
-        cases = self.scratch_file('cases')
-        with open(cases, 'w', encoding='ascii') as file:
-            file.write(f'convert,{AREA},private=0 wait')
-        done = self.hosts_script(kind, '-fw_cfg', f'name=opt/gmem/cases,file={cases}',
-                                 firmware=self.guest_file('payload.rom'),
-                                 TIME='120',
-                                 GUEST_MEMFD_LAUNCH_START='0xfffff000,0xffffd000')
+        done = self.hosts_script(kind, *self.cases(f'convert,{AREA},private=0 wait'),
+                                 firmware=self.guest_file('payload.rom'), TIME='120',
+                                 GUEST_MEMFD_LAUNCH_START=START)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.assertEqual(re.sub('[0-9]+', 'N', done.stdout), (
             'ok: a guest runs, in-place\nok: it has made memory shared: N requests\n'
