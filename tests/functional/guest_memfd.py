@@ -589,6 +589,12 @@ class GuestMemfdTest(QemuSystemTest):
                     found.append(int(os.path.basename(path)))
         return found
 
+    @staticmethod
+    def maps(vm):
+        """The mappings of guest_memfds: their policies, and where their pages are"""
+        with open(f'/proc/{vm.get_pid()}/numa_maps', encoding='ascii') as file:
+            return [line.strip() for line in file if 'kvm-gmem' in line]
+
     def allocated(self, vm, start=0, size=0, fd=None):
         """Bytes that the host has of a part of the VM's main memory, or of all of
         it, as the kernel tells; or of another of its guest_memfds."""

@@ -107,12 +107,6 @@ class GuestMemfdLaunchOptions(GuestMemfdLaunchTest):
         if 'host-nodes' in words:
             self.assertRegex(' '.join(self.maps(vm)), ' interleave:0-1 ')
 
-    @staticmethod
-    def maps(vm):
-        """The mappings of guest_memfds: their policies, and where their pages are"""
-        with open(f'/proc/{vm.get_pid()}/numa_maps', encoding='ascii') as file:
-            return [line.strip() for line in file if 'kvm-gmem' in line]
-
     # What is set; with what QEMU ends where memory is split, and where it is not
     MODES = (
         ('unset', '', None, None),
