@@ -10,8 +10,9 @@
  * memfd for shared pages and a guest_memfd, which QEMU cannot map, for private
  * ones (system/guest-memfd.h).
  *
- * The object adds 'hugetlb' and 'hugetlbsize', for the shared half.  Properties
- * that cannot work are refused when the object is created.
+ * The object adds 'huge-pages', and, for the shared half, 'hugetlb' and
+ * 'hugetlbsize'.  Properties that cannot work are refused when the object is
+ * created.
  *
  * Copyright (c) 2026 The qemu-gmem developers
  *
@@ -46,9 +47,11 @@ OBJECT_DECLARE_SIMPLE_TYPE(HostMemoryBackendGuestMemfd,
 struct HostMemoryBackendGuestMemfd {
     HostMemoryBackend parent_obj;
 
-    /* Of the shared half; guest_memfd has no huge pages. */
+    /* Of the shared half, which is a memfd */
     bool hugetlb;
     uint64_t hugetlbsize;       /* 0: the host's default */
+
+    OnOffAuto huge_pages;       /* of a guest_memfd that QEMU maps */
 };
 
 #ifdef CONFIG_NUMA
@@ -134,7 +137,7 @@ static bool guest_memfd_backend_check_size(HostMemoryBackend *backend,
 /* A memfd for the shared half; physmem.c adds the private one. */
 static bool guest_memfd_backend_alloc_split(HostMemoryBackend *backend,
                                             bool hugetlb, uint64_t hugetlbsize,
-                                            Error **errp)
+                                            OnOffAuto huge_pages, Error **errp)
 {
     ERRP_GUARD();
     g_autofree char *name = host_memory_backend_get_name(backend);
@@ -147,6 +150,14 @@ static bool guest_memfd_backend_alloc_split(HostMemoryBackend *backend,
                    "on private memory, which KVM allocates by no policy unless "
                    "it converts memory in place");
         error_append_hint(errp, "Leave them out, or load kvm with "
+                          "gmem_in_place_conversion=1.\n");
+        return false;
+    }
+    /* Of each, up to 2 MiB would be there twice. */
+    if (huge_pages == ON_OFF_AUTO_ON) {
+        error_setg(errp, "property 'huge-pages' is on, but this VM keeps "
+                   "private and shared memory apart, page by page");
+        error_append_hint(errp, "Set huge-pages=auto, or load kvm with "
                           "gmem_in_place_conversion=1.\n");
         return false;
     }
@@ -177,7 +188,8 @@ static bool guest_memfd_backend_alloc_split(HostMemoryBackend *backend,
 
 /* A guest_memfd that is the whole block, and that QEMU maps */
 static bool guest_memfd_backend_alloc_mapped(HostMemoryBackend *backend,
-                                             bool hugetlb, Error **errp)
+                                             bool hugetlb, OnOffAuto huge_pages,
+                                             Error **errp)
 {
     ERRP_GUARD();
     g_autofree char *name = host_memory_backend_get_name(backend);
@@ -187,15 +199,16 @@ static bool guest_memfd_backend_alloc_mapped(HostMemoryBackend *backend,
     int fd;
 
     if (hugetlb) {
-        error_setg(errp, "property 'hugetlb' is on, but KVM has no huge pages "
-                   "for a guest_memfd");
-        error_append_hint(errp, "Set hugetlb=off, or use "
+        error_setg(errp, "property 'hugetlb' is on, but a guest_memfd has no "
+                   "pages of the host's hugetlb pool");
+        error_append_hint(errp, "Set huge-pages=on instead, or use "
                           "memory-backend-memfd.\n");
         return false;
     }
 
     fd = kvm_gmem_create_mmap(backend->size,
-                              !guest_memfd_in_place_is_launched(), errp);
+                              !guest_memfd_in_place_is_launched(), huge_pages,
+                              errp);
     if (fd < 0) {
         error_prepend(errp, TYPE_MEMORY_BACKEND_GUEST_MEMFD ": ");
         return false;
@@ -227,7 +240,8 @@ static bool guest_memfd_backend_alloc_mapped(HostMemoryBackend *backend,
 }
 
 bool guest_memfd_backend_alloc(HostMemoryBackend *backend, bool hugetlb,
-                               uint64_t hugetlbsize, Error **errp)
+                               uint64_t hugetlbsize, OnOffAuto huge_pages,
+                               Error **errp)
 {
     ERRP_GUARD();
 
@@ -257,8 +271,9 @@ bool guest_memfd_backend_alloc(HostMemoryBackend *backend, bool hugetlb,
     }
     return current_machine->cgs && !guest_memfd_in_place()
            ? guest_memfd_backend_alloc_split(backend, hugetlb, hugetlbsize,
-                                             errp)
-           : guest_memfd_backend_alloc_mapped(backend, hugetlb, errp);
+                                             huge_pages, errp)
+           : guest_memfd_backend_alloc_mapped(backend, hugetlb, huge_pages,
+                                              errp);
 }
 
 static bool guest_memfd_backend_memory_alloc(HostMemoryBackend *backend,
@@ -267,7 +282,7 @@ static bool guest_memfd_backend_memory_alloc(HostMemoryBackend *backend,
     HostMemoryBackendGuestMemfd *m = MEMORY_BACKEND_GUEST_MEMFD(backend);
 
     return guest_memfd_backend_alloc(backend, m->hugetlb, m->hugetlbsize,
-                                     errp);
+                                     m->huge_pages, errp);
 }
 
 static bool guest_memfd_backend_get_hugetlb(Object *obj, Error **errp)
@@ -306,10 +321,26 @@ static void guest_memfd_backend_set_hugetlbsize(Object *obj, Visitor *v,
     }
 }
 
+static int guest_memfd_backend_get_huge_pages(Object *obj, Error **errp)
+{
+    return MEMORY_BACKEND_GUEST_MEMFD(obj)->huge_pages;
+}
+
+static void guest_memfd_backend_set_huge_pages(Object *obj, int value,
+                                               Error **errp)
+{
+    if (host_memory_backend_mr_inited(MEMORY_BACKEND(obj))) {
+        error_setg(errp, "property 'huge-pages' cannot change any more");
+        return;
+    }
+    MEMORY_BACKEND_GUEST_MEMFD(obj)->huge_pages = value;
+}
+
 static void guest_memfd_backend_instance_init(Object *obj)
 {
     HostMemoryBackend *backend = MEMORY_BACKEND(obj);
 
+    MEMORY_BACKEND_GUEST_MEMFD(obj)->huge_pages = ON_OFF_AUTO_AUTO;
     backend->share = true;
     /* Not even tried, although 'mem-merge' of -machine is on by default. */
     backend->merge = false;
@@ -322,6 +353,12 @@ static void guest_memfd_backend_class_init(ObjectClass *oc, const void *data)
     bc->alloc = guest_memfd_backend_memory_alloc;
     bc->no_merge = "KSM cannot merge the pages of a guest_memfd";
     bc->check_prealloc = guest_memfd_backend_check_prealloc;
+    object_class_property_add_enum(oc, "huge-pages", "OnOffAuto",
+                                   &OnOffAuto_lookup,
+                                   guest_memfd_backend_get_huge_pages,
+                                   guest_memfd_backend_set_huge_pages);
+    object_class_property_set_description(oc, "huge-pages",
+        "Have KVM take pages of 2 MiB from the host's memory");
     if (qemu_memfd_check(MFD_HUGETLB)) {
         object_class_property_add_bool(oc, "hugetlb",
                                        guest_memfd_backend_get_hugetlb,

@@ -28,6 +28,14 @@ PARTS = {
     '64 KiB': ('32M', '64K'),
     '2 MiB': ('256M', '2M'),
 }
+# By size of pages: the backend, and /sys/kernel/mm/transparent_hugepage/shmem_enabled.
+# QEMU does not map a memfd where it could have huge pages.
+PAGES = {
+    '2 MiB': ('guest-memfd', ',huge-pages=on', 'never'),
+    '4 KiB': ('guest-memfd', ',huge-pages=off', 'never'),
+    'memfd': ('memfd', '', 'never'),
+    'memfd THP': ('memfd', '', 'advise'),
+}
 LISTENERS = 0, 1, 8
 VM_SIZES = 4, 64, 512   # GiB; TCG has 40 bits of physical address
 
@@ -64,6 +72,13 @@ MEASURES = {
                   'guest_memfd', ('memfd', 'stock memfd')),
     'untouched time': ('Time to save and to restore it',
                        'guest_memfd', ('memfd', 'stock memfd')),
+    'pages in place': ('Huge pages: instructions', '2 MiB', ('4 KiB', 'memfd', 'memfd THP')),
+    'page faults in place': ('Huge pages: stage-2 faults', '2 MiB',
+                             ('4 KiB', 'memfd', 'memfd THP')),
+    'page overhead in place': ('Huge pages: host memory for page tables and page cache',
+                               '2 MiB', ('4 KiB', 'memfd', 'memfd THP')),
+    'page conversion in place': ('Huge pages: instructions for a conversion of 4 KiB to shared',
+                                 '2 MiB', ('4 KiB',)),
     'boot': ('Boot of Linux to user space', 'guest_memfd', ('memfd',)),
     'prealloc': ('Preallocation of 1 GiB', 'guest_memfd', ('memfd', 'memset')),
 }

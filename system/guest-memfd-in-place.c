@@ -81,7 +81,8 @@ RAMBlock *guest_memfd_in_place_alloc(uint64_t size, uint32_t ram_flags,
     int fd;
 
     size = ROUND_UP(size, qemu_real_host_page_size());
-    fd = kvm_gmem_create_mmap(size, !guest_memfd_in_place_is_launched(), errp);
+    fd = kvm_gmem_create_mmap(size, !guest_memfd_in_place_is_launched(),
+                              ON_OFF_AUTO_AUTO, errp);
     if (fd < 0) {
         error_prepend(errp, "cannot set up guest memory '%s': ",
                       memory_region_name(mr));

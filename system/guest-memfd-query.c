@@ -4,10 +4,10 @@
  * query-guest-memfd and "info guest-memfd" describe all memory backends that
  * have a guest_memfd, of either kind and of any class.
  *
- * To count the pages of a file takes time for each page that there is.  So
- * query-guest-memfd does that in a thread, and QEMU goes on meanwhile.
- * A command of HMP cannot, so "info guest-memfd" looks at a limited number
- * of pages, whatever the size of the memory.
+ * To count the pages of a file takes time for each page that there is, unless
+ * the kernel has counted them.  So query-guest-memfd does that in a thread, and
+ * QEMU goes on meanwhile.  A command of HMP cannot, so "info guest-memfd" looks
+ * at a limited number of pages, whatever the size of the memory.
  *
  * Copyright (c) 2026 The qemu-gmem developers
  *
@@ -30,6 +30,7 @@
 #include "system/hostmem.h"
 #include "system/kvm-gmem.h"
 #include "system/ram-block-holes.h"
+#include "guest-memfd-file.h"
 
 /* The RAM block of a memory backend that has a guest_memfd, or NULL */
 static RAMBlock *guest_memfd_query_block(Object *obj)
@@ -102,10 +103,24 @@ static GuestMemfdInfo *guest_memfd_query_info(Object *obj, const RAMBlock *rb)
 
 /* query-guest-memfd */
 
+/*
+ * What the thread looks at.  It has references of its own: a backend can be
+ * deleted meanwhile.
+ */
+typedef struct GuestMemfdQueryBlock {
+    Object *backend;
+    int fd;                     /* the guest_memfd */
+    bool split;
+    int shared_fd;              /* the shared half's, or -1 */
+    uint64_t shared_offset;
+    char *shared;               /* its memory */
+    uint64_t size;
+} GuestMemfdQueryBlock;
+
 typedef struct GuestMemfdQuery {
     GuestMemfdInfoList *list;
     GuestMemfdInfoList **tail;
-    GArray *fds;                /* of the thread: a backend can be deleted */
+    GArray *blocks;             /* of GuestMemfdQueryBlock, as in @list */
 } GuestMemfdQuery;
 
 static int guest_memfd_query_object(Object *obj, void *opaque)
@@ -114,45 +129,124 @@ static int guest_memfd_query_object(Object *obj, void *opaque)
     RAMBlock *rb = guest_memfd_query_block(obj);
 
     if (rb) {
-        int fd = qemu_dup(guest_memfd_fd(rb));
+        GuestMemfdQueryBlock b = {
+            .backend = object_ref(obj),
+            .fd = qemu_dup(guest_memfd_fd(rb)),
+            .split = !(rb->flags & RAM_GUEST_MEMFD_MMAP),
+            .shared_fd = -1,
+            .shared_offset = rb->fd_offset,
+            .shared = (char *)rb->host,
+            .size = rb->used_length,
+        };
 
-        g_array_append_val(query->fds, fd);
+        if (b.split && rb->fd >= 0 && rb->flags & RAM_SHARED) {
+            b.shared_fd = qemu_dup(rb->fd);
+        }
+        g_array_append_val(query->blocks, b);
         QAPI_LIST_APPEND(query->tail, guest_memfd_query_info(obj, rb));
     }
     return 0;
 }
 
+/* Returns: pages that the host has for a mapping, or -errno */
+static int64_t guest_memfd_count_mapped(char *start, uint64_t size)
+{
+    const uint64_t page_size = qemu_real_host_page_size();
+    unsigned char resident[4096];
+    uint64_t offset, len, i;
+    int64_t pages = 0;
+
+    for (offset = 0; offset < size; offset += len) {
+        len = MIN(size - offset, sizeof(resident) * page_size);
+        if (mincore(start + offset, len, resident)) {
+            return -errno;
+        }
+        for (i = 0; i < DIV_ROUND_UP(len, page_size); i++) {
+            pages += resident[i] & 1;
+        }
+    }
+    return pages;
+}
+
+static int64_t guest_memfd_count_shared_half(const GuestMemfdQueryBlock *b)
+{
+    int64_t pages = -ENOSYS;
+
+    if (b->shared_fd >= 0) {
+        pages = ram_file_count_pages(b->shared_fd, b->shared_offset, b->size,
+                                     false);
+    }
+    /* A file of the hugetlb pool cannot be asked, nor can one be without. */
+    return pages >= 0 ? pages : guest_memfd_count_mapped(b->shared, b->size);
+}
+
+static void guest_memfd_query_file(const GuestMemfdQueryBlock *b,
+                                   GuestMemfdInfo *info)
+{
+    const uint64_t page_size = qemu_real_host_page_size();
+    GuestMemfdFile file;
+    int64_t pages;
+
+    if (guest_memfd_file_get(b->fd, &file)) {
+        info->has_allocated = true;
+        info->allocated = file.allocated;
+        if (file.has_huge) {
+            info->huge_pages = g_new0(GuestMemfdHugePages, 1);
+            info->huge_pages->allocated = file.huge;
+            info->huge_pages->fallbacks = file.huge_fallbacks;
+            info->huge_pages->splits = file.splits;
+        }
+    } else {
+        pages = ram_file_count_pages(b->fd, 0, 0, false);
+        info->has_allocated = pages >= 0;
+        info->allocated = MAX(pages, 0) * page_size;
+    }
+
+    pages = b->split ? guest_memfd_count_shared_half(b) : 0;
+    info->has_host_memory = info->has_allocated && pages >= 0;
+    info->host_memory = info->allocated + MAX(pages, 0) * page_size;
+}
+
 /* In a thread, without the BQL */
-static int guest_memfd_query_allocated(void *opaque)
+static int guest_memfd_query_files(void *opaque)
 {
     GuestMemfdQuery *query = opaque;
     GuestMemfdInfoList *l = query->list;
     int i;
 
-    for (i = 0; i < query->fds->len; i++, l = l->next) {
-        int fd = g_array_index(query->fds, int, i);
-        int64_t pages = ram_file_count_pages(fd, 0, 0, false);
-
-        l->value->has_allocated = pages >= 0;
-        l->value->allocated = MAX(pages, 0) * qemu_real_host_page_size();
-        if (fd >= 0) {
-            close(fd);
-        }
+    for (i = 0; i < query->blocks->len; i++, l = l->next) {
+        guest_memfd_query_file(&g_array_index(query->blocks,
+                                              GuestMemfdQueryBlock, i),
+                               l->value);
     }
     return 0;
+}
+
+static void guest_memfd_query_clear(void *opaque)
+{
+    GuestMemfdQueryBlock *b = opaque;
+
+    if (b->fd >= 0) {
+        close(b->fd);
+    }
+    if (b->shared_fd >= 0) {
+        close(b->shared_fd);
+    }
+    object_unref(b->backend);
 }
 
 GuestMemfdInfoList *coroutine_fn qmp_query_guest_memfd(Error **errp)
 {
     GuestMemfdQuery query = {
         .tail = &query.list,
-        .fds = g_array_new(false, false, sizeof(int)),
+        .blocks = g_array_new(false, false, sizeof(GuestMemfdQueryBlock)),
     };
 
+    g_array_set_clear_func(query.blocks, guest_memfd_query_clear);
     object_child_foreach(object_get_objects_root(), guest_memfd_query_object,
                          &query);
-    thread_pool_submit_co(guest_memfd_query_allocated, &query);
-    g_array_free(query.fds, true);
+    thread_pool_submit_co(guest_memfd_query_files, &query);
+    g_array_free(query.blocks, true);
     return query.list;
 }
 
@@ -312,7 +406,16 @@ static char *guest_memfd_count(int fd, uint64_t size)
     int64_t pages = 0, part;
     uint64_t offset;
     g_autofree char *str = NULL;
+    GuestMemfdFile file;
 
+    if (guest_memfd_file_get(fd, &file)) {
+        g_autofree char *allocated = size_to_str(file.allocated);
+        g_autofree char *huge = size_to_str(file.huge);
+
+        return file.has_huge
+               ? g_strdup_printf("%s (%s in huge pages)", allocated, huge)
+               : g_steal_pointer(&allocated);
+    }
     for (offset = 0; offset < size && pages < GUEST_MEMFD_COUNT_PAGES;
          offset += GUEST_MEMFD_COUNT_PART) {
         part = ram_file_count_pages(fd, offset, GUEST_MEMFD_COUNT_PART, false);

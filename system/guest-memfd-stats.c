@@ -1,8 +1,9 @@
 /*
  * Private memory of a VM: its counters for query-stats
  *
- * They are those of query-guest-memfd, for each memory backend with a private
- * half; they belong to the VM, and say by QOM path which backend they are of.
+ * They are those of query-guest-memfd, for each memory backend that has a
+ * guest_memfd; they belong to the VM, and say by QOM path which backend they
+ * are of.  There are only those of which the kernel or QEMU keeps count.
  *
  * Copyright (c) 2026 The qemu-gmem developers
  *
@@ -12,7 +13,9 @@
 #include "qemu/osdep.h"
 #include "system/guest-memfd-block.h"
 #include "system/stats.h"
+#include "guest-memfd-file.h"
 
+/* One of the two getters is there. */
 typedef struct GuestMemfdStat {
     const char *name;
     StatsType type;
@@ -20,13 +23,16 @@ typedef struct GuestMemfdStat {
     StatsUnit unit;
     int exponent;               /* of ten */
     uint64_t (*get)(const GuestMemfdConversion *info);
+    uint64_t (*get_of_file)(const GuestMemfdFile *file);
 } GuestMemfdStat;
 
-#define STATS_GETTER(field)                                                   \
-    static uint64_t stats_get_##field(const GuestMemfdConversion *info)       \
-    {                                                                   \
-        return info->field;                                             \
+#define STATS_GETTER_OF(argument, field)                                      \
+    static uint64_t stats_get_##field(argument)                               \
+    {                                                                         \
+        return info->field;                                                   \
     }
+#define STATS_GETTER(field)                                                   \
+    STATS_GETTER_OF(const GuestMemfdConversion *info, field)
 
 STATS_GETTER(q_private)
 STATS_GETTER(shared)
@@ -35,6 +41,10 @@ STATS_GETTER(to_shared)
 STATS_GETTER(pages_to_private)
 STATS_GETTER(pages_to_shared)
 STATS_GETTER(time_ns)
+STATS_GETTER_OF(const GuestMemfdFile *info, allocated)
+STATS_GETTER_OF(const GuestMemfdFile *info, huge)
+STATS_GETTER_OF(const GuestMemfdFile *info, huge_fallbacks)
+STATS_GETTER_OF(const GuestMemfdFile *info, splits)
 
 static uint64_t stats_get_failures(const GuestMemfdConversion *info)
 {
@@ -61,6 +71,13 @@ static const GuestMemfdStat guest_memfd_stats[] = {
     { "failures", STATS_TYPE_CUMULATIVE, .get = stats_get_failures },
     { "time", STATS_TYPE_CUMULATIVE, true, STATS_UNIT_SECONDS, -9,
       stats_get_time_ns },
+    { "allocated", STATS_TYPE_INSTANT, true, STATS_UNIT_BYTES, 0,
+      .get_of_file = stats_get_allocated },
+    { "huge", STATS_TYPE_INSTANT, true, STATS_UNIT_BYTES, 0,
+      .get_of_file = stats_get_huge },
+    { "huge-fallbacks", STATS_TYPE_CUMULATIVE,
+      .get_of_file = stats_get_huge_fallbacks },
+    { "splits", STATS_TYPE_CUMULATIVE, .get_of_file = stats_get_splits },
 };
 
 typedef struct GuestMemfdStatsQuery {
@@ -74,25 +91,30 @@ static int stats_query_block(RAMBlock *rb, void *opaque)
     GuestMemfdBlock *block = guest_memfd_of(rb);
     g_autoptr(GuestMemfdConversion) info = NULL;
     g_autofree char *path = NULL;
+    GuestMemfdFile file;
     StatsList *list = NULL;
+    bool has_file;
     int i;
 
-    if (!block) {
+    if (!block && !(rb->flags & RAM_GUEST_MEMFD_MMAP)) {
         return 0;
     }
-    info = guest_memfd_query_conversion(block);
+    info = block ? guest_memfd_query_conversion(block) : NULL;
+    has_file = guest_memfd_file_get(guest_memfd_fd(rb), &file);
     for (i = ARRAY_SIZE(guest_memfd_stats) - 1; i >= 0; i--) {
         const GuestMemfdStat *stat = &guest_memfd_stats[i];
         Stats *value;
 
-        if (!apply_str_list_filter(stat->name, query->names)) {
+        if (!apply_str_list_filter(stat->name, query->names) ||
+            (stat->get ? !info : !has_file)) {
             continue;
         }
         value = g_new0(Stats, 1);
         value->name = g_strdup(stat->name);
         value->value = g_new0(StatsValue, 1);
         value->value->type = QTYPE_QNUM;
-        value->value->u.scalar = stat->get(info);
+        value->value->u.scalar = stat->get ? stat->get(info)
+                                           : stat->get_of_file(&file);
         QAPI_LIST_PREPEND(list, value);
     }
     if (list) {

@@ -1,7 +1,7 @@
 /*
- * KVM guest_memfd: what Linux 7.4 adds to KVM's interface
+ * KVM guest_memfd: what Linux 7.4 and companion/linux add to KVM's interface
  *
- * Until QEMU's copy of Linux's headers has it.
+ * The former until QEMU's copy of Linux's headers has it.
  *
  * Copyright (c) 2026 The qemu-gmem developers
  *
@@ -15,6 +15,11 @@
 
 #ifndef KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES
 #define KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES 252
+#endif
+
+/* companion/linux/2-huge-pages */
+#ifndef GUEST_MEMFD_FLAG_HUGE_2M
+#define GUEST_MEMFD_FLAG_HUGE_2M (1ULL << 30)
 #endif
 
 #ifndef KVM_SET_MEMORY_ATTRIBUTES2

@@ -19,9 +19,11 @@
 #include "system/kvm-gmem.h"
 #include "system/kvm_int.h"
 #include "kvm-gmem-attributes.h"
+#include "kvm-gmem-uapi.h"
 #include "trace.h"
 
-int kvm_gmem_create_mmap(uint64_t size, bool shared, Error **errp)
+int kvm_gmem_create_mmap(uint64_t size, bool shared, OnOffAuto huge_pages,
+                         Error **errp)
 {
     ERRP_GUARD();
     const uint64_t flags = GUEST_MEMFD_FLAG_MMAP |
@@ -54,6 +56,16 @@ int kvm_gmem_create_mmap(uint64_t size, bool shared, Error **errp)
         return -1;
     }
 
+    if (huge_pages != ON_OFF_AUTO_OFF && ret & GUEST_MEMFD_FLAG_HUGE_2M) {
+        args.flags |= GUEST_MEMFD_FLAG_HUGE_2M;
+    } else if (huge_pages == ON_OFF_AUTO_ON) {
+        error_setg(errp, "property 'huge-pages' is on, but the host's KVM has "
+                   "no huge pages for a guest_memfd of this type of VM");
+        error_append_hint(errp, "Set huge-pages=auto, or use a host kernel "
+                          "with qemu-gmem's patches.\n");
+        return -1;
+    }
+
     fd = kvm_vm_ioctl(kvm_state, KVM_CREATE_GUEST_MEMFD, &args);
     if (fd < 0) {
         error_setg_errno(errp, -fd, "cannot create a guest_memfd of %" PRIu64
@@ -61,7 +73,7 @@ int kvm_gmem_create_mmap(uint64_t size, bool shared, Error **errp)
         return -1;
     }
     qemu_set_cloexec(fd);
-    trace_kvm_gmem_create(fd, size, flags);
+    trace_kvm_gmem_create(fd, size, args.flags);
     return fd;
 }
 

@@ -10,7 +10,8 @@
 #include "qapi/error.h"
 #include "system/kvm-gmem.h"
 
-int kvm_gmem_create_mmap(uint64_t size, bool shared, Error **errp)
+int kvm_gmem_create_mmap(uint64_t size, bool shared, OnOffAuto huge_pages,
+                         Error **errp)
 {
     error_setg(errp, "this QEMU is built without KVM");
     return -1;

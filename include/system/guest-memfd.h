@@ -18,6 +18,7 @@
 #define SYSTEM_GUEST_MEMFD_H
 
 #include "exec/hwaddr.h"
+#include "qapi/qapi-types-common.h"
 #include "qemu/notify.h"
 #include "qemu/typedefs.h"
 #include "system/memory.h"
@@ -39,6 +40,7 @@ bool guest_memfd_machine_has_private(const MachineState *machine);
  * @backend: the backend, of this or another type
  * @hugetlb: of the shared half of private memory
  * @hugetlbsize: of these huge pages, in bytes; 0 for the host's default
+ * @huge_pages: of the guest_memfd itself
  * @errp: set on failure
  *
  * As memory-backend-guest-memfd has it: with private memory that is not
@@ -47,7 +49,8 @@ bool guest_memfd_machine_has_private(const MachineState *machine);
  * Returns: whether the backend has its memory
  */
 bool guest_memfd_backend_alloc(HostMemoryBackend *backend, bool hugetlb,
-                               uint64_t hugetlbsize, Error **errp);
+                               uint64_t hugetlbsize, OnOffAuto huge_pages,
+                               Error **errp);
 
 /**
  * guest_memfd_in_place: does this VM convert private memory in place?

@@ -15,6 +15,7 @@
 #ifndef SYSTEM_KVM_GMEM_H
 #define SYSTEM_KVM_GMEM_H
 
+#include "qapi/qapi-types-common.h"
 #include "qapi/qapi-types-guest-memfd.h"
 #include "system/ramblock.h"
 
@@ -35,13 +36,15 @@ bool kvm_gmem_choose_mode(ConfidentialGuestSupport *cgs, Error **errp);
  *
  * @size: size of the file in bytes, a multiple of the host's page size
  * @shared: are its pages shared at first?  If not, the VM must convert in place
+ * @huge_pages: whether KVM is to take pages of 2 MiB for it; auto: if it can
  * @errp: set on failure; the message says what the host lacks
  *
  * The file belongs to this process's VM: another VM cannot bind it.
  *
  * Returns: the file descriptor, or -1.
  */
-int kvm_gmem_create_mmap(uint64_t size, bool shared, Error **errp);
+int kvm_gmem_create_mmap(uint64_t size, bool shared, OnOffAuto huge_pages,
+                         Error **errp);
 
 /**
  * kvm_gmem_query_slots: list the memslots over a RAM block

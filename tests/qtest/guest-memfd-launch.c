@@ -371,8 +371,12 @@ static int set_file_attributes(int fd, struct kvm_memory_attributes2 *args)
 
 static int create_file(int vm, struct kvm_create_guest_memfd *args)
 {
-    int fd = call(vm, KVM_CREATE_GUEST_MEMFD, args);
+    int fd;
 
+    if (args->flags & GUEST_MEMFD_FLAG_HUGE_2M) {
+        return refuse(EINVAL, "a file with huge pages");
+    }
+    fd = call(vm, KVM_CREATE_GUEST_MEMFD, args);
     if (fd < 0) {
         return fd;
     }
@@ -1134,6 +1138,10 @@ static int answer(int fd, unsigned long request, void *arg)
         if (number == KVM_CAP_VM_TYPES) {
             ret = call(fd, request, arg);
             return ret < 0 ? ret : ret | BIT(type);
+        }
+        if (number == KVM_CAP_GUEST_MEMFD_FLAGS) {
+            ret = call(fd, request, arg);
+            return ret < 0 ? ret : ret & ~GUEST_MEMFD_FLAG_HUGE_2M;
         }
         break;
     case KVM_CREATE_VM:

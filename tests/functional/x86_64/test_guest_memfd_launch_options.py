@@ -38,7 +38,8 @@ ONLY_IN_PLACE = ("'convert-in-place' is off, but this host's KVM only converts i
 NO_POLICY = ("'policy' and 'host-nodes' have no effect on private memory(.*\n)*"
              'Leave them out, or load kvm with gmem_in_place_conversion=1')
 STAYS = 'cannot be converted in place, as this VM'
-NO_HUGE_PAGES = "'hugetlb' is on, but KVM has no huge pages for a guest_memfd"
+NO_HUGE_PAGES = ("'hugetlb' is on, but a guest_memfd has no pages of the host's hugetlb "
+                 'pool')
 NO_VIRTIO_MEM = 'private memory, which virtio-mem cannot manage'
 
 
@@ -164,6 +165,9 @@ class GuestMemfdLaunchOptions(GuestMemfdLaunchTest):
          None),
         ('bound', f'{GMEM},host-nodes=1,policy=bind', '', NO_POLICY, None),
         ('huge', f'{GMEM},hugetlb=on,hugetlbsize=2M', '', None, NO_HUGE_PAGES),
+        ('huge_pages', f'{GMEM},huge-pages=on', '', ("'huge-pages' is on, but this VM keeps "
+         'private and shared memory apart'),
+         "'huge-pages' is on, but .* no huge pages for a guest_memfd of this type of VM"),
         ('default', None, '', None, None),
         ('path', None, '-mem-path {dir}', None, STAYS),
         ('ram', 'memory-backend-ram', '', None, None),

@@ -76,7 +76,7 @@ class GuestMemfdPrivateBackends(GuestMemfdPrivateTest):
             ('shm', "memory-backend-shm 'm' " + IN_PLACE),
             ('memfd,share=off', "memory-backend-memfd 'm' " + IN_PLACE),
             ('memfd,hugetlb=on', "memory-backend-memfd 'm' " + IN_PLACE),
-            ('guest-memfd,hugetlb=on', 'KVM has no huge pages'),
+            ('guest-memfd,hugetlb=on', 'no pages of the host.s hugetlb pool'),
             *((f'file,mem-path={where},share={share}', IN_PLACE)
               for where in ('{tmpfs}', '{file}', '{memfd}', '{ramfs}', '{9p}')
               for share in ('on', 'off')),

@@ -192,7 +192,7 @@ class GuestMemfdPrivateHuge(GuestMemfdPrivateTest):
                 ("free huge pages for 'size'", *self.backend(HUGE, size=256))):
             self.refused(message, *args)
         self.machine_args, self.machine_props = (), ''
-        self.refused("'hugetlb' is on, but KVM has no huge pages|"
+        self.refused("'hugetlb' is on, but a guest_memfd has no pages of the host's hugetlb pool|"
                      'which takes Linux 6.18', *self.backend(HUGE))
 
 

@@ -12,6 +12,7 @@ from guest_memfd import GuestMemfdPrivateTest, MIB
 
 EVENT = 'GUEST_MEMFD_CONVERSION_FAILED'
 PRIVATE = 'base=80M,size=1M'
+OF_FILE = 'allocated', 'huge', 'huge-fallbacks', 'splits'
 
 
 class GuestMemfdPrivateMonitor(GuestMemfdPrivateTest):
@@ -38,6 +39,10 @@ class GuestMemfdPrivateMonitor(GuestMemfdPrivateTest):
         stats = {stat['name']: stat['value'] for result in results
                  if result['qom-path'] == '/objects/ram0'
                  for stat in result['stats']}
+        # What the kernel keeps count of, if it does
+        of_file = {name: stats.pop(name) for name in OF_FILE if name in stats}
+        if of_file:
+            self.assertEqual(of_file['allocated'], self.info(vm)['allocated'])
         info = self.info(vm)['conversion']
         self.assertEqual(stats.pop('time'), info.pop('time-ns'))
         failures = info.pop('failures')
@@ -56,7 +61,7 @@ class GuestMemfdPrivateMonitor(GuestMemfdPrivateTest):
         schema, = vm.cmd('query-stats-schemas', provider='guest-memfd')
         self.assertEqual(schema['target'], 'vm')
         self.assertEqual({stat['name'] for stat in schema['stats']},
-                         {*stats, 'time', 'failures'})
+                         {*stats, 'time', 'failures', *OF_FILE})
         text = vm.cmd('human-monitor-command', command_line='info stats vm')
         self.assertIn('pages-to-private (cumulative): 256', text)
 
