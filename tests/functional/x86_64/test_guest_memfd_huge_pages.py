@@ -135,9 +135,11 @@ class GuestMemfdHugePages(HugePages, GuestMemfdTest):
         vm.cmd('balloon', value=128 * MIB)
         self.wait_for('the balloon', lambda: vm.cmd('query-balloon')['actual'] <= 130 * MIB)
         self.assertLess(self.allocated(vm), before)
+        vm.cmd('stop')
         info = self.info(vm)
         self.assertEqual(info['allocated'], self.allocated(vm))
         self.assertGreater(info['huge-pages']['splits'], 0)
+        vm.cmd('cont')
         console.run('true')
 
     def test_migration(self):
