@@ -153,7 +153,7 @@ static bool guest_memfd_backend_alloc_split(HostMemoryBackend *backend,
                           "gmem_in_place_conversion=1.\n");
         return false;
     }
-    /* Of each, up to 2 MiB would be there twice. */
+    /* A huge page of private memory would have room for shared pages, too. */
     if (huge_pages == ON_OFF_AUTO_ON) {
         error_setg(errp, "property 'huge-pages' is on, but this VM keeps "
                    "private and shared memory apart, page by page");
