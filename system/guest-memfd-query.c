@@ -2,7 +2,8 @@
  * guest_memfd in QMP and HMP
  *
  * query-guest-memfd and "info guest-memfd" describe all memory backends that
- * have a guest_memfd, of either kind and of any class.
+ * have a guest_memfd, of either kind and of any class.  query-guest-memfd also
+ * describes the others to those who want to know what a guest costs.
  *
  * To count the pages of a file takes time for each page that there is, unless
  * the kernel has counted them.  So query-guest-memfd does that in a thread, and
@@ -32,11 +33,15 @@
 #include "system/ram-block-holes.h"
 #include "guest-memfd-file.h"
 
-/* The RAM block of a memory backend that has a guest_memfd, or NULL */
+static bool guest_memfd_query_has_file(const RAMBlock *rb)
+{
+    return guest_memfd_of(rb) || rb->flags & RAM_GUEST_MEMFD_MMAP;
+}
+
+/* The RAM block of a memory backend, unless that is no such or not in use */
 static RAMBlock *guest_memfd_query_block(Object *obj)
 {
     HostMemoryBackend *backend;
-    RAMBlock *rb;
 
     if (!object_dynamic_cast(obj, TYPE_MEMORY_BACKEND)) {
         return NULL;
@@ -45,8 +50,7 @@ static RAMBlock *guest_memfd_query_block(Object *obj)
     if (!host_memory_backend_mr_inited(backend)) {
         return NULL;
     }
-    rb = backend->mr.ram_block;
-    return guest_memfd_of(rb) || rb->flags & RAM_GUEST_MEMFD_MMAP ? rb : NULL;
+    return backend->mr.ram_block;
 }
 
 static GuestMemfdFailureList *guest_memfd_query_failures(
@@ -94,8 +98,12 @@ static GuestMemfdInfo *guest_memfd_query_info(Object *obj, const RAMBlock *rb)
     GuestMemfdInfo *info = g_new0(GuestMemfdInfo, 1);
 
     info->id = g_strdup(object_get_canonical_path_component(obj));
-    info->mode = block ? block->ops->mode : GUEST_MEMFD_MODE_SHARED;
     info->size = MEMORY_BACKEND(obj)->size;
+    if (!guest_memfd_query_has_file(rb)) {
+        info->mode = GUEST_MEMFD_MODE_NONE;
+        return info;
+    }
+    info->mode = block ? block->ops->mode : GUEST_MEMFD_MODE_SHARED;
     info->conversion = block ? guest_memfd_query_conversion(block) : NULL;
     info->slots = kvm_gmem_query_slots(rb);
     return info;
@@ -109,15 +117,16 @@ static GuestMemfdInfo *guest_memfd_query_info(Object *obj, const RAMBlock *rb)
  */
 typedef struct GuestMemfdQueryBlock {
     Object *backend;
-    int fd;                     /* the guest_memfd */
-    bool split;
-    int shared_fd;              /* the shared half's, or -1 */
+    int fd;                     /* the guest_memfd, or -1 */
+    bool has_other;             /* memory that is not in the guest_memfd */
+    int shared_fd;              /* that memory's, or -1 */
     uint64_t shared_offset;
     char *shared;               /* its memory */
     uint64_t size;
 } GuestMemfdQueryBlock;
 
 typedef struct GuestMemfdQuery {
+    bool all;
     GuestMemfdInfoList *list;
     GuestMemfdInfoList **tail;
     GArray *blocks;             /* of GuestMemfdQueryBlock, as in @list */
@@ -128,18 +137,19 @@ static int guest_memfd_query_object(Object *obj, void *opaque)
     GuestMemfdQuery *query = opaque;
     RAMBlock *rb = guest_memfd_query_block(obj);
 
-    if (rb) {
+    if (rb && (query->all || guest_memfd_query_has_file(rb))) {
+        const bool has_file = guest_memfd_query_has_file(rb);
         GuestMemfdQueryBlock b = {
             .backend = object_ref(obj),
-            .fd = qemu_dup(guest_memfd_fd(rb)),
-            .split = !(rb->flags & RAM_GUEST_MEMFD_MMAP),
+            .fd = has_file ? qemu_dup(guest_memfd_fd(rb)) : -1,
+            .has_other = !(rb->flags & RAM_GUEST_MEMFD_MMAP),
             .shared_fd = -1,
             .shared_offset = rb->fd_offset,
             .shared = (char *)rb->host,
             .size = rb->used_length,
         };
 
-        if (b.split && rb->fd >= 0 && rb->flags & RAM_SHARED) {
+        if (b.has_other && rb->fd >= 0 && rb->flags & RAM_SHARED) {
             b.shared_fd = qemu_dup(rb->fd);
         }
         g_array_append_val(query->blocks, b);
@@ -168,7 +178,7 @@ static int64_t guest_memfd_count_mapped(char *start, uint64_t size)
     return pages;
 }
 
-static int64_t guest_memfd_count_shared_half(const GuestMemfdQueryBlock *b)
+static int64_t guest_memfd_count_other(const GuestMemfdQueryBlock *b)
 {
     int64_t pages = -ENOSYS;
 
@@ -183,11 +193,11 @@ static int64_t guest_memfd_count_shared_half(const GuestMemfdQueryBlock *b)
 static void guest_memfd_query_file(const GuestMemfdQueryBlock *b,
                                    GuestMemfdInfo *info)
 {
-    const uint64_t page_size = qemu_real_host_page_size();
     GuestMemfdFile file;
     int64_t pages;
 
-    if (guest_memfd_file_get(b->fd, &file)) {
+    if (guest_memfd_file_get(b->fd, &file, &info->host_nodes)) {
+        info->has_host_nodes = true;
         info->has_allocated = true;
         info->allocated = file.allocated;
         if (file.has_huge) {
@@ -199,12 +209,22 @@ static void guest_memfd_query_file(const GuestMemfdQueryBlock *b,
     } else {
         pages = ram_file_count_pages(b->fd, 0, 0, false);
         info->has_allocated = pages >= 0;
-        info->allocated = MAX(pages, 0) * page_size;
+        info->allocated = MAX(pages, 0) * qemu_real_host_page_size();
     }
+}
 
-    pages = b->split ? guest_memfd_count_shared_half(b) : 0;
-    info->has_host_memory = info->has_allocated && pages >= 0;
-    info->host_memory = info->allocated + MAX(pages, 0) * page_size;
+static void guest_memfd_query_memory(const GuestMemfdQueryBlock *b,
+                                     GuestMemfdInfo *info)
+{
+    int64_t pages = b->has_other ? guest_memfd_count_other(b) : 0;
+
+    if (info->mode != GUEST_MEMFD_MODE_NONE) {
+        guest_memfd_query_file(b, info);
+    }
+    info->has_host_memory = pages >= 0 &&
+        (info->has_allocated || info->mode == GUEST_MEMFD_MODE_NONE);
+    info->host_memory = info->allocated +
+                        MAX(pages, 0) * qemu_real_host_page_size();
 }
 
 /* In a thread, without the BQL */
@@ -215,9 +235,9 @@ static int guest_memfd_query_files(void *opaque)
     int i;
 
     for (i = 0; i < query->blocks->len; i++, l = l->next) {
-        guest_memfd_query_file(&g_array_index(query->blocks,
-                                              GuestMemfdQueryBlock, i),
-                               l->value);
+        guest_memfd_query_memory(&g_array_index(query->blocks,
+                                                GuestMemfdQueryBlock, i),
+                                 l->value);
     }
     return 0;
 }
@@ -235,9 +255,11 @@ static void guest_memfd_query_clear(void *opaque)
     object_unref(b->backend);
 }
 
-GuestMemfdInfoList *coroutine_fn qmp_query_guest_memfd(Error **errp)
+GuestMemfdInfoList *coroutine_fn qmp_query_guest_memfd(bool has_all, bool all,
+                                                       Error **errp)
 {
     GuestMemfdQuery query = {
+        .all = all,
         .tail = &query.list,
         .blocks = g_array_new(false, false, sizeof(GuestMemfdQueryBlock)),
     };
@@ -353,6 +375,9 @@ static char guest_memfd_map_char(const RAMBlock *rb, uint64_t offset,
     if (!allocated) {
         return '.';
     }
+    if (guest_memfd_file_is_huge(guest_memfd_fd(rb), offset, size)) {
+        return 'H';
+    }
     if (!private) {
         return 's';
     }
@@ -370,7 +395,8 @@ static void guest_memfd_print_map(GString *buf, const RAMBlock *rb)
     int i;
 
     g_string_append_printf(buf, "  map, %s a character (s: shared, P: private, "
-                           "m: mixed, .: no memory taken)\n", chunk_size);
+                           "m: mixed, H: in huge pages, .: no memory taken)\n",
+                           chunk_size);
     for (offset = 0; offset < size; ) {
         g_string_append_printf(buf, "  %012" PRIx64 " ", offset);
         for (i = 0; i < 64 && offset < size; i++, offset += chunk) {
@@ -408,7 +434,7 @@ static char *guest_memfd_count(int fd, uint64_t size)
     g_autofree char *str = NULL;
     GuestMemfdFile file;
 
-    if (guest_memfd_file_get(fd, &file)) {
+    if (guest_memfd_file_get(fd, &file, NULL)) {
         g_autofree char *allocated = size_to_str(file.allocated);
         g_autofree char *huge = size_to_str(file.huge);
 
@@ -438,7 +464,7 @@ static int guest_memfd_print(Object *obj, void *opaque)
     GuestMemfdSlotList *s;
     int slots = 0, bound = 0;
 
-    if (!rb) {
+    if (!rb || !guest_memfd_query_has_file(rb)) {
         return 0;
     }
     info = guest_memfd_query_info(obj, rb);

@@ -100,7 +100,7 @@ static int stats_query_block(RAMBlock *rb, void *opaque)
         return 0;
     }
     info = block ? guest_memfd_query_conversion(block) : NULL;
-    has_file = guest_memfd_file_get(guest_memfd_fd(rb), &file);
+    has_file = guest_memfd_file_get(guest_memfd_fd(rb), &file, NULL);
     for (i = ARRAY_SIZE(guest_memfd_stats) - 1; i >= 0; i--) {
         const GuestMemfdStat *stat = &guest_memfd_stats[i];
         Stats *value;

@@ -58,13 +58,41 @@ static void test_text(const void *opaque)
     }
 }
 
+static void test_nodes(void)
+{
+    g_autoptr(GuestMemfdNodeList) list = guest_memfd_file_parse_nodes(
+        HEAD "gmem-busy:\t1\ngmem-node0:\t4096\ngmem-node1023:\t8192\n"
+        "gmem-nodes:\t1\ngmem-node:\t1\ngmem-node2:\tmuch\n"
+        "gmem-node65536:\t1\ngmem-node3 4096\n");
+
+    g_assert_cmpuint(list->value->node, ==, 0);
+    g_assert_cmpuint(list->value->allocated, ==, 4096);
+    g_assert_cmpuint(list->next->value->node, ==, 1023);
+    g_assert_cmpuint(list->next->value->allocated, ==, 8192);
+    g_assert_null(list->next->next);
+    g_assert_null(guest_memfd_file_parse_nodes(HEAD));
+}
+
+/* An empty file has no extent. */
+static void test_is_huge(void)
+{
+    g_autofree char *name = NULL;
+    int fd = g_file_open_tmp(NULL, &name, NULL);
+
+    g_assert_cmpint(fd, >=, 0);
+    unlink(name);
+    g_assert_false(guest_memfd_file_is_huge(fd, 0, 4096));
+    g_assert_false(guest_memfd_file_is_huge(-1, 0, 4096));
+    close(fd);
+}
+
 /* A file that is no guest_memfd, and none at all */
 static void test_other_file(void)
 {
     GuestMemfdFile file;
 
-    g_assert_false(guest_memfd_file_get(STDIN_FILENO, &file));
-    g_assert_false(guest_memfd_file_get(-1, &file));
+    g_assert_false(guest_memfd_file_get(STDIN_FILENO, &file, NULL));
+    g_assert_false(guest_memfd_file_get(-1, &file, NULL));
 }
 
 int main(int argc, char **argv)
@@ -78,6 +106,8 @@ int main(int argc, char **argv)
 
         g_test_add_data_func(path, &texts[i], test_text);
     }
+    g_test_add_func("/guest-memfd-file/nodes", test_nodes);
+    g_test_add_func("/guest-memfd-file/is-huge", test_is_huge);
     g_test_add_func("/guest-memfd-file/other-file", test_other_file);
     return g_test_run();
 }

@@ -160,3 +160,26 @@ static const char *run_churn(void)
 CASE(run_churn, "churn",
      "base=,size=[,step=2M][,count=10]: back and forth, and written to each "
      "time");
+
+/* Words anywhere in the range: what counts is to find the page. */
+static const char *run_bench_random(void)
+{
+    uint64_t count = arg("count", 1000000), seed = arg("seed", 1), sum = 0;
+    uint64_t begin;
+    uint64_t *start, *end;
+    const char *why = arg_range(&start, &end);
+
+    if (why) {
+        return why;
+    }
+    begin = timestamp();
+    for (uint64_t i = 0; i < count; i++) {
+        sum += start[random_number(&seed) % (end - start)];
+    }
+    begin = timestamp() - begin;
+    say("bench: random %u cycles %u sum %u\n", count, begin, sum);
+    return NULL;
+}
+
+CASE(run_bench_random, "bench-random",
+     "base=,size=[,count=1000000][,seed=1]: says what it takes to read words at random");

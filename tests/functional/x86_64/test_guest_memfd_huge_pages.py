@@ -10,6 +10,7 @@
 import errno
 import fcntl
 import os
+import re
 
 from guest_memfd import GuestMemfdPrivateTest, GuestMemfdTest, MIB, PAGE
 
@@ -63,6 +64,12 @@ class HugePages:
         """Large pages that KVM maps into the guest"""
         return self.kvm_stats(vm, 'vm', 'pages_2m')['pages_2m']
 
+    @staticmethod
+    def map(vm):
+        """What "info guest-memfd" prints for each part of the memory"""
+        text = vm.cmd('human-monitor-command', command_line='info guest-memfd')
+        return ''.join(re.findall(r'^  [0-9a-f]{12} (\S+)\s*$', text, re.M))
+
     def faults(self, vm):
         return self.kvm_stats(vm, 'vcpu', 'pf_fixed')['pf_fixed']
 
@@ -113,10 +120,26 @@ class GuestMemfdHugePages(HugePages, GuestMemfdTest):
         vm, _ = self.start('vm', '-S', backend=f'{GMEM},prealloc=on,huge-pages=on',
                            payload='wait')
         self.assertEqual(self.huge(vm), {'allocated': MEMORY, 'fallbacks': 0, 'splits': 0})
-        self.assertEqual(self.info(vm)['host-memory'], MEMORY)
+        info = self.info(vm)
+        self.assertEqual(info['host-memory'], MEMORY)
+        self.assertEqual(sum(node['allocated'] for node in info['host-nodes']), MEMORY)
         self.assertEqual(self.mapped_large(vm), MEMORY)
         self.assertIn('256 MiB in huge pages',
                       vm.cmd('human-monitor-command', command_line='info guest-memfd'))
+        self.assertEqual(self.map(vm), 'H' * 1024)
+
+    def test_map(self):
+        """Which part of the memory has no huge pages"""
+        vm, console = self.start(
+            'vm', '-device', 'virtio-balloon-pci,id=balloon0', backend=f'{GMEM},prealloc=on',
+            payload='wait balloon,base=64M,size=4K balloon,base=129M,size=1M wait')
+        console.expect('^waiting')
+        self.assertEqual(self.map(vm), 'H' * 1024)
+        self.press_key(vm)
+        console.expect('^waiting')
+        # 256 KiB a character, and eight of them in a huge page
+        self.assertEqual(self.map(vm), 'H' * 256 + 's' * 8 + 'H' * 248 + 's' * 4 + '.' * 4
+                         + 'H' * 504)
 
     def test_stats(self):
         vm, _ = self.start('vm', '-S', backend=f'{GMEM},prealloc=on', payload='wait')
@@ -149,8 +172,12 @@ class GuestMemfdHugePages(HugePages, GuestMemfdTest):
         console.expect('^pass 2')
         vm.cmd('stop')
         path = self.scratch_file('state')
+        before = self.allocated(vm)
+        vm.cmd('dump-guest-memory', paging=False, protocol='file:' + path)
+        self.assertEqual(self.allocated(vm), before)
         vm.cmd('migrate', uri='file:' + path)
         self.wait_for_migration(vm, 'completed')
+        self.assertEqual(self.allocated(vm), before)
         to = self.machine_vm('destination', '-incoming', 'file:' + path, backend=GMEM,
                              payload='fill,base=64M,size=16M dirty,base=32M,size=8M')
         to.launch()
@@ -160,6 +187,33 @@ class GuestMemfdHugePages(HugePages, GuestMemfdTest):
         self.assertGreaterEqual(self.huge(to)['allocated'], 24 * MIB)
         to.cmd('cont')
         self.console(to).expect('^pass ')
+
+
+class GuestMemfdHostMemory(GuestMemfdTest):
+
+    def test_all(self):
+        """What a guest costs, whatever its memory is"""
+        touched, other = 64 * MIB, 8 * MIB
+        file = self.scratch_file('memory')
+        for name, backend in (
+                ('guest-memfd', GMEM), ('memfd', 'memory-backend-memfd'),
+                ('ram', 'memory-backend-ram'),
+                ('shared', f'memory-backend-file,mem-path={file},share=on'),
+                ('private', f'memory-backend-file,mem-path={file}2,share=off')):
+            vm, console = self.start(
+                name, '-object', f'memory-backend-ram,id=other,size={other},prealloc=on',
+                backend=backend, payload=f'fill,base=32M,size={touched} wait')
+            console.expect('^waiting')
+            known = [info['id'] for info in vm.cmd('query-guest-memfd')]
+            self.assertEqual(known, ['ram0'] if backend == GMEM else [])
+            infos = {info['id']: info for info in vm.cmd('query-guest-memfd', all=True)}
+            self.assertEqual(infos['ram0']['mode'], 'shared' if backend == GMEM else 'none')
+            self.assertEqual('allocated' in infos['ram0'], backend == GMEM)
+            # The firmware and the payload have some memory, too.
+            self.assertGreaterEqual(infos['ram0']['host-memory'], touched, name)
+            self.assertLess(infos['ram0']['host-memory'], touched + 32 * MIB, name)
+            self.assertEqual(infos['other']['host-memory'], other)
+            vm.shutdown()
 
 
 class GuestMemfdHugePagesPrivate(HugePages, GuestMemfdPrivateTest):
