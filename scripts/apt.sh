@@ -6,6 +6,16 @@
 
 APT_DIR=$CACHE/apt
 
+# apt_for ARCH: from here on, packages of another architecture than the machine's. Nothing
+# counts as installed there, and the indexes have a directory of their own.
+apt_for()
+{
+    APT_DIR=$CACHE/apt-$1
+    apt_options=(-o "APT::Architecture=$1" -o "APT::Architectures=$1"
+                 -o Dir::State::Status=/dev/null)
+}
+apt_options=()
+
 # The machine's apt sources, one a line: uri|suite|components|keyring. Reads
 # both formats; sources.list comes first, then sources.list.d by name.
 apt_machine_sources()
@@ -106,7 +116,7 @@ apt_run()
         -o APT::Sandbox::User=root \
         -o Acquire::Languages=none \
         -o Acquire::Retries=3 \
-        "$@"
+        "${apt_options[@]}" "$@"
 }
 
 # Read the indexes, unless that was done in the last hours. A suite that is not

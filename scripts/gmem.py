@@ -16,11 +16,19 @@ def die(message):
     sys.exit(f'{PROGRAM}: error: {message}')
 
 
-def kernels():
-    """Names of the lab's kernels, the main one first; see lab/kernels."""
+def kernels(machine='x86_64'):
+    """Names of the lab's kernels for a machine, the main one first; see lab/kernels."""
     folder = os.path.join(TOP, 'lab/kernels')
-    main = os.readlink(os.path.join(folder, 'default'))
-    return [main, *sorted(set(os.listdir(folder)) - {main, 'default'})]
+    main = os.readlink(os.path.join(folder, 'default' if machine == 'x86_64'
+                                    else f'default-{machine}'))
+    return [main, *sorted(name for name in os.listdir(folder)
+                          if name != main and not name.startswith('default')
+                          and (kernel_value(name, 'machine') or 'x86_64') == machine)]
+
+
+def lab_folder(machine='x86_64'):
+    """What lab/build makes for a machine."""
+    return LAB if machine == 'x86_64' else os.path.join(LAB, machine)
 
 
 def kernel_value(kernel, name):

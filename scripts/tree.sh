@@ -34,6 +34,8 @@ qemu_options=(
 )
 # In the lab and for the tests: quick to compile
 qemu_small=(--disable-docs)
+# For the Arm lab, with the libraries of scripts/sysroot
+qemu_aarch64=(--target-list=aarch64-softmmu --cross-prefix=aarch64-linux-gnu- --disable-tcg)
 # For people who run it: what Debian's qemu-system-x86 has, as far as Debian 12's libraries
 # go (libigvm is not there, libxdp is too old), but for what serves Xen. What needs many
 # libraries is in modules, so a machine that lacks them can run the rest.
