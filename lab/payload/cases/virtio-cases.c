@@ -6,7 +6,7 @@
 /* Starts a device; what it makes of that is the test's business. */
 static const char *run_ring(void)
 {
-    const uint64_t base = arg("base", 0);
+    const uint64_t base = RAM_START + arg("base", 0);
     struct queue q = {
         .size = 8, .features = F_VERSION_1,
         .desc = base, .avail = base + 256, .used = base + 512,

@@ -41,6 +41,9 @@ extern char payload_start[], payload_end[];
 
 /* main.c */
 
+/* What all begins with; info may be NULL. */
+void payload_main(const struct start_info *info);
+
 /* Runs a list of cases, and says how each ended; returns how many failed. */
 uint64_t run_cases(const char *s);
 
@@ -74,7 +77,10 @@ const char *cases_left(void);
 /* A number of the case that runs, as in "fill,base=1G,size=0x1000". */
 uint64_t arg(const char *key, uint64_t otherwise);
 
-/* base= and size= of the case: RAM that does not hold the payload itself. */
+/*
+ * base= and size= of the case: RAM that does not hold the payload itself. base=
+ * counts from where RAM begins.
+ */
 const char *arg_range(uint64_t **start, uint64_t **end);
 
 /* The same for conversions, which are of whole pages. */

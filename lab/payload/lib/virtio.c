@@ -46,8 +46,8 @@ static uint64_t pci_address(unsigned slot, unsigned capability)
     uint64_t base = pci_field(slot, bar);
 
     if (base < PAGE_SIZE) {
-        /* No firmware has placed it: below the APICs there is room. */
-        base |= 0xe0000000 | slot << 20 | (bar - 0x10) << 14;
+        /* No firmware has placed it. */
+        base |= PCI_WINDOW | slot << 20 | (bar - 0x10) << 14;
         pci_write(slot, bar, base);
     }
     if ((base & 6) == 4) {

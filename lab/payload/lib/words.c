@@ -112,7 +112,7 @@ const char *check_range(uint64_t base, uint64_t size,
         base + size > (uintptr_t)payload_start) {
         return "the range holds the payload itself";
     }
-    if (base + size > (uint64_t)MAPPED_GIB << 30) {
+    if (base + size > RAM_START + ((uint64_t)MAPPED_GIB << 30)) {
         return "the payload does not map as much memory";
     }
     *start = (uint64_t *)base;
@@ -122,13 +122,14 @@ const char *check_range(uint64_t base, uint64_t size,
 
 const char *arg_range(uint64_t **start, uint64_t **end)
 {
-    return check_range(arg("base", 0), arg("size", 0), start, end);
+    return check_range(RAM_START + arg("base", 0), arg("size", 0), start, end);
 }
 
 const char *arg_pages(const char *base_key, const char *size_key,
                       uint64_t *start, uint64_t *end)
 {
-    uint64_t *first, *last, base = arg(base_key, 0), size = arg(size_key, 0);
+    uint64_t base = RAM_START + arg(base_key, 0), size = arg(size_key, 0);
+    uint64_t *first, *last;
     const char *why = check_range(base, size, &first, &last);
 
     if (!why && (base | size) % PAGE_SIZE) {

@@ -5,6 +5,8 @@
 #define GMEM_LAB_LIMITS_H
 
 #define MAX_CPUS 16
-#define MAPPED_GIB 64           /* memory from 0 on, mapped one to one */
+#define RAM_START 0ULL
+#define MAPPED_GIB 64           /* from RAM_START on, mapped one to one */
+#define PCI_WINDOW 0xe0000000   /* where registers of PCI devices have room */
 
 #endif
