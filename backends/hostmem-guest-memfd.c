@@ -269,6 +269,13 @@ bool guest_memfd_backend_alloc(HostMemoryBackend *backend, bool hugetlb,
         error_append_hint(errp, "Use memory-backend-memfd.\n");
         return false;
     }
+    /* Of arm64's "virt" alone; KVM refuses to bind a slot of such a VM. */
+    if (object_property_get_bool(OBJECT(current_machine), "mte", NULL)) {
+        error_setg(errp, TYPE_MEMORY_BACKEND_GUEST_MEMFD " has no memory tags, "
+                   "but property 'mte' of -machine is on");
+        error_append_hint(errp, "Set mte=off, or use memory-backend-memfd.\n");
+        return false;
+    }
     return current_machine->cgs && !guest_memfd_in_place()
            ? guest_memfd_backend_alloc_split(backend, hugetlb, hugetlbsize,
                                              huge_pages, errp)

@@ -27,6 +27,7 @@ static const struct {
     { NEED_NODES, "the host has no NUMA node 1" },
     { NEED_CACHESTAT, "the kernel has no cachestat()" },
     { NEED_PROTECTED, "KVM has no software-protected VMs" },
+    { NEED_TCG, "this QEMU has no TCG" },
 };
 
 static unsigned has;
@@ -40,10 +41,30 @@ const Machine machine_pc_smm = { "pc-smm", "pc", true, "" };
 const Machine machine_q35_smm = { "q35-smm", "q35", true, "" };
 const Machine machine_q35_vga = { "q35-smm-vga", "q35", true, "-device VGA" };
 
+/* arm64's, which stands for machine_pc there */
+static const Machine machine_virt = {
+    "virt", "virt", false, "-machine gic-version=host -cpu host",
+};
+
 const Machine *const machines[MACHINES] = {
     &machine_pc, &machine_q35, &machine_pc_smm, &machine_q35_smm,
     &machine_q35_vga,
 };
+
+bool is_pc(void)
+{
+    return g_str_equal(qtest_get_arch(), "x86_64");
+}
+
+uint64_t ram_start(void)
+{
+    return is_pc() ? 0 : 1 * GiB;
+}
+
+static const Machine *machine_here(const Machine *m)
+{
+    return is_pc() ? m : &machine_virt;
+}
 
 static void probe(void)
 {
@@ -60,10 +81,12 @@ static void probe(void)
         if (ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_X86_SMM) > 0) {
             has |= NEED_SMM;
         }
+#ifdef KVM_X86_SW_PROTECTED_VM
         if (ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_VM_TYPES) &
             1 << KVM_X86_SW_PROTECTED_VM) {
             has |= NEED_PROTECTED;
         }
+#endif
         close(vm);
     }
     if (kvm >= 0) {
@@ -80,11 +103,16 @@ static void probe(void)
     if (g_file_test("/sys/devices/system/node/node1", G_FILE_TEST_EXISTS)) {
         has |= NEED_NODES;
     }
+    if (qtest_has_accel("tcg")) {
+        has |= NEED_TCG;
+    }
 }
 
 void test_begin(void)
 {
+    static const uint32_t wfi[] = { 0xd503207f, 0x17ffffff };   /* and b .-4 */
     g_autofree char *hlt = g_malloc(BIOS_SIZE);
+    int i;
 
     probe();
     tmpdir = g_dir_make_tmp("guest-memfd-XXXXXX", NULL);
@@ -92,6 +120,9 @@ void test_begin(void)
     bios = g_build_filename(tmpdir, "hlt.bin", NULL);
     fault_file = g_build_filename(tmpdir, "fault", NULL);
     memset(hlt, 0xf4, BIOS_SIZE);
+    for (i = 0; !is_pc() && i < BIOS_SIZE; i += sizeof(wfi)) {
+        memcpy(hlt + i, wfi, sizeof(wfi));
+    }
     g_assert_true(g_file_set_contents(bios, hlt, BIOS_SIZE, NULL));
 }
 
@@ -137,16 +168,20 @@ void add_test(const char *path, const char *variant,
 void add_machine_test(const char *path, void (*run)(const void *opaque),
                       const Machine *m)
 {
-    add_test(path, m->name, run, m, NEED_GMEM | (m->smm ? NEED_SMM : 0));
+    if (is_pc() || m == &machine_pc) {
+        m = machine_here(m);
+        add_test(path, m->name, run, m, NEED_GMEM | (m->smm ? NEED_SMM : 0));
+    }
 }
 
 /* Virtual machines */
 
 char *machine_args(const Machine *m)
 {
-    return g_strdup_printf("-accel kvm -nodefaults -bios %s -machine %s,smm=%s"
-                           " %s", bios, m->type, m->smm ? "on" : "off",
-                           m->args);
+    m = machine_here(m);
+    return g_strdup_printf("-accel kvm -nodefaults -bios %s -machine %s%s %s",
+                           bios, m->type, !is_pc() ? "" :
+                           m->smm ? ",smm=on" : ",smm=off", m->args);
 }
 
 QTestState *start_machine(const Machine *m, const char *extra)
@@ -160,10 +195,17 @@ QTestState *start_machine(const Machine *m, const char *extra)
 void assert_exits(const char *accel, const char *option,
                   const char *expected)
 {
+    assert_machine_exits(machine_here(&machine_pc)->type, accel, option,
+                         expected);
+}
+
+void assert_machine_exits(const char *machine, const char *accel,
+                          const char *option, const char *expected)
+{
     /* Should it start after all, it is ended. */
     const char *argv[] = {
         "timeout", "600", qtest_qemu_binary(NULL), "-accel", accel, "-S",
-        "-nodefaults", "-display", "none", "-machine", "pc", "-m", "16M",
+        "-nodefaults", "-display", "none", "-machine", machine, "-m", "16M",
         "-object", option, NULL,
     };
     g_autofree char *err = NULL;
@@ -180,6 +222,9 @@ void assert_exits(const char *accel, const char *option,
 
 void config_write(QTestState *qts, uint8_t reg, uint8_t value)
 {
+    if (!is_pc()) {
+        return;
+    }
     qtest_outl(qts, 0xcf8, 0x80000000 | (reg & ~3));
     qtest_outb(qts, 0xcfc + (reg & 3), value);
 }

@@ -2,9 +2,9 @@
  * What the tests of memory-backend-guest-memfd share: what the host has,
  * machines, QMP, and calls of QEMU that fail
  *
- * The guest's firmware is one HLT after the other: nothing but the test changes
- * the memory map.  What the host lacks is found by asking KVM, and the tests
- * that need it are skipped.
+ * The guest's firmware is one HLT after the other, or arm64's WFI: nothing but
+ * the test changes the memory map.  What the host lacks is found by asking KVM,
+ * and the tests that need it are skipped.
  *
  * Copyright (c) 2026 The qemu-gmem developers
  *
@@ -35,6 +35,7 @@ enum {
     NEED_NODES = 1 << 5,
     NEED_CACHESTAT = 1 << 6,
     NEED_PROTECTED = 1 << 7,
+    NEED_TCG = 1 << 8,
 };
 
 typedef struct Machine {
@@ -54,6 +55,12 @@ extern const Machine machine_q35_vga;
 #define MACHINES 5
 extern const Machine *const machines[MACHINES];
 
+/* Else it is arm64, where "virt" stands for each of the above. */
+bool is_pc(void);
+
+/* Where the machine's RAM begins */
+uint64_t ram_start(void);
+
 /* A folder for the files of a test, and the firmware in it */
 extern char *tmpdir;
 extern char *bios;
@@ -70,7 +77,10 @@ void add_test(const char *path, const char *variant,
               void (*run)(const void *opaque), const void *opaque,
               unsigned need);
 
-/* A test of the machine @m, which is its variant and its argument */
+/*
+ * A test of the machine @m, which is its variant and its argument.  Where there
+ * is but one machine, it is added for machine_pc alone.
+ */
 void add_machine_test(const char *path, void (*run)(const void *opaque),
                       const Machine *m);
 
@@ -85,7 +95,11 @@ QTestState *start_machine(const Machine *m, const char *extra);
 /* QEMU started with @option has to say @expected and to exit with status 1. */
 void assert_exits(const char *accel, const char *option, const char *expected);
 
-/* Writes a register of the host bridge. */
+/* The same on a machine with properties, as for -machine */
+void assert_machine_exits(const char *machine, const char *accel,
+                          const char *option, const char *expected);
+
+/* Writes a register of the host bridge, if that is a PC's. */
 void config_write(QTestState *qts, uint8_t reg, uint8_t value);
 
 /* The first register that says what is RAM between 640 KiB and 1 MiB */

@@ -22,7 +22,7 @@ static QDict *add_dimm(QTestState *qts, const char *id, const char *memdev,
 static void test_dimm(const void *opaque)
 {
     QTestState *qts = start_machine(opaque, "-m 64M,slots=4,maxmem=2G");
-    const uint64_t base = 4 * GiB;
+    const uint64_t base = is_pc() ? 4 * GiB : 2 * GiB;
     g_autofree char *before = slots_text(qts, "ram0");
     g_autofree char *after = NULL;
     g_autoptr(GArray) slots = NULL;

@@ -179,6 +179,9 @@ void guest_memfd_test_add_migration(void)
     int i;
 
     for (i = 0; i < ARRAY_SIZE(migrations); i++) {
+        if (!is_pc() && migrations[i].machine->smm) {
+            continue;
+        }
         add_test("migration", migrations[i].name, test_migration,
                  &migrations[i],
                  NEED_GMEM | (migrations[i].machine->smm ? NEED_SMM : 0));

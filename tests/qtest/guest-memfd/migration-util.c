@@ -29,7 +29,7 @@ void migrate_endless(QTestState *qts)
                                  "'arguments': {'fdname': 'unread'}}");
     close(fds[1]);
     /* Pages that are not zero */
-    qtest_memset(qts, 1 * MiB, 0x5a, 4 * MiB);
+    qtest_memset(qts, ram_start() + 1 * MiB, 0x5a, 4 * MiB);
     migrate_to(qts, "fd:unread");
     wait_status(qts, "query-migrate", "active");
 }
@@ -42,7 +42,7 @@ void migrate_cancel(QTestState *qts)
 }
 
 static const struct {
-    uint64_t address;
+    uint64_t address;           /* in RAM */
     size_t size;
 } patterns[] = {
     { 0, 4096 },
@@ -65,7 +65,7 @@ GByteArray *write_patterns(QTestState *qts)
 
             g_byte_array_append(all, &byte, 1);
         }
-        qtest_memwrite(qts, patterns[i].address, all->data + at,
+        qtest_memwrite(qts, ram_start() + patterns[i].address, all->data + at,
                        patterns[i].size);
     }
     return all;
@@ -79,7 +79,8 @@ void check_patterns(QTestState *qts, const GByteArray *all)
     for (i = 0; i < ARRAY_SIZE(patterns); i++) {
         g_autofree uint8_t *data = g_malloc(patterns[i].size);
 
-        qtest_memread(qts, patterns[i].address, data, patterns[i].size);
+        qtest_memread(qts, ram_start() + patterns[i].address, data,
+                      patterns[i].size);
         g_assert_cmpmem(data, patterns[i].size, all->data + at,
                         patterns[i].size);
         at += patterns[i].size;

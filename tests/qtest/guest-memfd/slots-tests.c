@@ -17,15 +17,17 @@ static void test_slots(const void *opaque)
     const Machine *m = opaque;
     QTestState *qts = start_machine(m, "");
     g_autofree char *text = slots_text(qts, "ram0");
+    const uint64_t start = ram_start();
 
     assert_all_slots(qts, "ram0", 0, "bound");
-    g_assert_cmpstr(binding_at(qts, "ram0", 0, 0), ==, "bound");
-    g_assert_cmpstr(binding_at(qts, "ram0", 0, RAM_SIZE - 1), ==, "bound");
-    g_assert_null(binding_at(qts, "ram0", 0, RAM_SIZE));
+    g_assert_cmpstr(binding_at(qts, "ram0", 0, start), ==, "bound");
+    g_assert_cmpstr(binding_at(qts, "ram0", 0, start + RAM_SIZE - 1), ==,
+                    "bound");
+    g_assert_null(binding_at(qts, "ram0", 0, start + RAM_SIZE));
     if (m->smm) {
         assert_all_slots(qts, "ram0", 1, "alias");
     } else {
-        g_assert_null(binding_at(qts, "ram0", 1, 0));
+        g_assert_null(binding_at(qts, "ram0", 1, start));
     }
     qtest_quit(qts);
 }
@@ -169,10 +171,11 @@ static void test_storm(const void *opaque)
 
 static void test_dirty_log(const void *opaque)
 {
+    static const uint8_t pam[] = { 0x33, 0x11 };
     const Machine *m = opaque;
     QTestState *qts = start_machine(m, "");
     g_autofree char *before = slots_text(qts, "ram0");
-    int i;
+    int i, j;
 
     for (i = 0; i < 3; i++) {
         g_autofree char *after = NULL;
@@ -183,10 +186,11 @@ static void test_dirty_log(const void *opaque)
             assert_all_slots(qts, "ram0", 1, "dirty-log");
         }
         /* The map changes meanwhile. */
-        config_write(qts, pam_base(m) + 5, 0x33);
-        g_assert_cmpstr(binding_at(qts, "ram0", 0, 0xe0000), ==, "dirty-log");
-        config_write(qts, pam_base(m) + 5, 0x11);
-        g_assert_cmpstr(binding_at(qts, "ram0", 0, 0xe0000), ==, "dirty-log");
+        for (j = 0; is_pc() && j < ARRAY_SIZE(pam); j++) {
+            config_write(qts, pam_base(m) + 5, pam[j]);
+            g_assert_cmpstr(binding_at(qts, "ram0", 0, 0xe0000), ==,
+                            "dirty-log");
+        }
         config_write(qts, pam_base(m) + 5, 0);
 
         migrate_cancel(qts);
@@ -222,9 +226,11 @@ void guest_memfd_test_add_slots(void)
     for (i = 0; i < ARRAY_SIZE(machines); i++) {
         add_machine_test("slots", test_slots, machines[i]);
         add_machine_test("reset", test_reset, machines[i]);
-        add_machine_test("pam", test_pam, machines[i]);
-        add_machine_test("storm", test_storm, machines[i]);
         add_machine_test("dirty-log", test_dirty_log, machines[i]);
+        if (is_pc()) {
+            add_machine_test("pam", test_pam, machines[i]);
+            add_machine_test("storm", test_storm, machines[i]);
+        }
     }
     add_machine_test("smram", test_smram, &machine_q35_smm);
     add_machine_test("smram", test_smram, &machine_q35_vga);
