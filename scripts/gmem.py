@@ -23,7 +23,7 @@ def kernels(machine='x86_64'):
                                     else f'default-{machine}'))
     return [main, *sorted(name for name in os.listdir(folder)
                           if name != main and not name.startswith('default')
-                          and (kernel_value(name, 'machine') or 'x86_64') == machine)]
+                          and kernel_machine(name) == machine)]
 
 
 def lab_folder(machine='x86_64'):
@@ -38,6 +38,10 @@ def kernel_value(kernel, name):
             if word.startswith(name + '='):
                 return word[len(name) + 1:]
     return ''
+
+
+def kernel_machine(kernel):
+    return kernel_value(kernel, 'machine') or 'x86_64'
 
 
 def size_name(size):

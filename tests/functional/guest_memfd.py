@@ -4,9 +4,9 @@
 #
 # Copyright (c) 2026 The qemu-gmem developers
 #
-# The guests are the lab's: QEMU_TEST_GMEM_GUESTS is a directory with bzImage,
-# guest-initramfs.cpio and payload.elf.  Where KVM cannot run them the tests
-# are skipped, or fail if QEMU_TEST_GMEM_REQUIRED is set.
+# The guests are the lab's: QEMU_TEST_GMEM_GUESTS is a directory with kernel,
+# guest-initramfs.cpio and payload, for the machine that QEMU emulates.  Where KVM
+# cannot run them the tests are skipped, or fail if QEMU_TEST_GMEM_REQUIRED is set.
 #
 # No test depends on how fast anything is: what has to be under way is held, and
 # what has to come is waited for.  The one time limit, HANG, is there to end a
@@ -20,6 +20,7 @@ import logging
 import mmap
 import os
 import re
+import shutil
 import socket
 import struct
 import subprocess
@@ -53,6 +54,35 @@ GUEST_FAILED = re.compile(rb'Kernel panic.*|guest: FAIL.*|^FAIL.*|^not ok .*',
                           re.MULTILINE)
 
 console_log = logging.getLogger('console')
+
+
+class Pc:
+    """The machine of x86-64's tests."""
+    name, props = 'q35', ',vmport=off'
+    console = 'ttyS0'           # Linux's
+    payload_console = '-device', 'isa-debugcon,iobase=0xe9,chardev=debug'
+    # KVM writes kvmclock's wall clock anew wherever the guest comes to.
+    cpu_to_migrate = 'host,kvmclock=off'
+
+    @staticmethod
+    def ram(size):
+        """Where a guest's memory is, but for the VGA window"""
+        return (0, 0xa0000), (0xc0000, size)
+
+
+class Virt:
+    """The machine of arm64's tests."""
+    name, props = 'virt', ',gic-version=host'
+    console = 'ttyAMA0'
+    payload_console = '-serial', 'chardev:debug'
+    cpu_to_migrate = 'host'
+
+    @staticmethod
+    def ram(size):
+        return ((1 << 30, (1 << 30) + size),)
+
+
+PLATFORMS = {'x86_64': Pc, 'aarch64': Virt}
 
 
 class Console:
@@ -313,6 +343,7 @@ class GuestMemfdTest(QemuSystemTest):
 
     def setUp(self):
         super().setUp()
+        self.platform = PLATFORMS[self.arch]
         self.payload_output = {}
         self.guests = os.getenv('QEMU_TEST_GMEM_GUESTS')
         if not self.guests:
@@ -368,7 +399,7 @@ class GuestMemfdTest(QemuSystemTest):
         self.assertTrue(os.path.exists(path), f'{path} is not there')
         return path
 
-    def machine_vm(self, name, *args, machine='q35', memory=256, payload=None,
+    def machine_vm(self, name, *args, machine=None, memory=256, payload=None,
                    linux=None, cpu='host', backend='memory-backend-guest-memfd',
                    accel='kvm'):
         """A VM, not launched, with its main memory in the backend 'ram0', or,
@@ -378,7 +409,7 @@ class GuestMemfdTest(QemuSystemTest):
         parameters, with the console on the first serial port.
         """
         vm = self.get_vm(name=name)
-        machine += ',vmport=off' + self.machine_props
+        machine = (machine or self.platform.name) + self.platform.props + self.machine_props
         vm.add_args('-nodefaults', '-no-user-config', '-accel', accel,
                     '-cpu', cpu, '-m', f'{memory}M')
         if backend:
@@ -387,24 +418,36 @@ class GuestMemfdTest(QemuSystemTest):
         vm.set_machine(machine)
         if payload:
             self.add_payload_console(vm, name)
-            vm.add_args('-kernel', self.guest_file('payload.elf'),
+            vm.add_args('-kernel', self.guest_file('payload'),
                         '-append', self.payload_words + payload)
         else:
             vm.set_console()
         if linux:
-            vm.add_args('-kernel', self.guest_file('bzImage'),
+            vm.add_args('-kernel', self.guest_file('kernel'),
                         '-initrd', self.guest_file('guest-initramfs.cpio'),
-                        '-append', 'console=ttyS0 quiet panic=-1 '
+                        '-append', f'console={self.platform.console} quiet panic=-1 '
                         'memhp_default_state=online_movable ' + linux)
         vm.add_args(*self.machine_args, *args)
         if self.module:
             self.preload(vm, self.module)
         return vm
 
+    def firmware(self, folder, code, variables):
+        """Arguments for firmware in flash memory, with variables of its own"""
+        own = self.scratch_file('vars.fd')
+        shutil.copyfile(os.path.join(folder, variables), own)
+        return ['-drive', 'if=pflash,unit=0,format=raw,readonly=on,'
+                          f'file={os.path.join(folder, code)}',
+                '-drive', f'if=pflash,unit=1,format=raw,file={own}']
+
+    def edk2(self):
+        """The same for arm64's; it is what tells Linux of ACPI."""
+        return self.firmware('/usr/share/AAVMF', 'AAVMF_CODE.fd', 'AAVMF_VARS.fd')
+
     def add_payload_console(self, vm, name):
         self.payload_output[vm] = self.scratch_file(f'{name}.console')
         vm.add_args('-chardev', f'file,id=debug,path={self.payload_output[vm]}',
-                    '-device', 'isa-debugcon,iobase=0xe9,chardev=debug')
+                    *self.platform.payload_console)
 
     def console(self, vm):
         return Console(self, vm, self.payload_output.get(vm))

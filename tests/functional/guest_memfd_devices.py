@@ -1,8 +1,7 @@
-#!/usr/bin/env python3
-#
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# Hotplug, NUMA nodes, balloon and vhost-user with memory-backend-guest-memfd
+# Hotplug, NUMA nodes, balloon and vhost-user with memory-backend-guest-memfd, on each
+# architecture
 #
 # Copyright (c) 2026 The qemu-gmem developers
 
@@ -12,9 +11,7 @@ import os
 from guest_memfd import GuestMemfdTest, MEMTOTAL, MIB, VhostUserPeer
 
 
-class GuestMemfdDevices(GuestMemfdTest):
-
-    MACHINES = (('pc', 'pc'), ('q35', 'q35'))
+class DevicesTest(GuestMemfdTest):
 
     def start_linux(self, *args, name='vm', **kwargs):
         vm, console = self.start(name, *args, linux='gmem.mode=wait', **kwargs)
@@ -38,10 +35,10 @@ class GuestMemfdDevices(GuestMemfdTest):
                     return int(line.split()[1]) * 1024
         raise KeyError('MemFree')
 
-    def hotplug(self, machine):
+    def hotplug(self, machine, memory=128, args=()):
         """A DIMM is plugged, used, unplugged, and its memory given back."""
-        vm, console = self.start_linux('-m', '128M,slots=2,maxmem=1G',
-                                       machine=machine, memory=128)
+        vm, console = self.start_linux('-m', f'{memory}M,slots=2,maxmem=1G', *args,
+                                       machine=machine, memory=memory)
         before = console.number(MEMTOTAL)
         for _ in range(2):
             vm.cmd('object-add', args_dict={
@@ -194,55 +191,9 @@ class GuestMemfdDevices(GuestMemfdTest):
         self.assertRegex(vm.get_log(), "vhost-user device .*fs0.* cannot use "
                          "guest_memfd, which 'ram0' is made of: use memory-backend-memfd")
 
-    def test_pmem_flush(self):
-        """There is nothing to write back, which is no error."""
-        vm, console = self.start(
-            'vm', '-m', '256M,maxmem=1G,slots=2',
-            '-object', 'memory-backend-guest-memfd,id=mem1,size=16M',
-            '-device', 'virtio-pmem-pci,memdev=mem1', payload='flush flush')
-        console.expect('^done 0 failed')
-        self.assert_bound(vm, 'mem1')
 
-    def test_msync(self):
-        """The same for msync(), for an NVMe drive's memory region when the guest
-        reads PMRSTS."""
-        vm, console = self.start(
-            'vm', '-object', 'memory-backend-guest-memfd,id=mem1,size=16M',
-            '-blockdev', 'null-co,node-name=disk,read-zeroes=on',
-            '-device', 'nvme,serial=1,drive=disk,pmrdev=mem1',
-            payload='bar,id=0x101b36,at=0xe08')
-        console.expect('^done 0 failed')
-        vm.shutdown()
-        self.assertNotIn('failed to sync', vm.get_log())
-
-    def test_hint_ignored(self):
-        """Free page hints for memory that a migration passes over."""
-        path = os.path.join(self.socket_dir().name, 'ram')
-        vm, console = self.start(
-            'vm', '-m', '256M,slots=1,maxmem=1G',
-            '-object', 'memory-backend-ram,id=mem1,size=128M',
-            '-device', 'pc-dimm,memdev=mem1', '-object', 'iothread,id=io',
-            '-device', 'virtio-balloon-pci,free-page-hint=on,iothread=io',
-            backend=f'memory-backend-file,share=on,mem-path={path}',
-            payload='fill,base=4G,size=48M hint,base=64M,size=8M')
-        vm.cmd('migrate-set-capabilities', capabilities=[
-            {'capability': 'x-ignore-shared', 'state': True}])
-        # Ten pages of the DIMM in a second: longer than anything here takes.
-        vm.cmd('migrate-set-parameters', **{'max-bandwidth': 4096})
-        console.expect('^hint: ready')
-        vm.cmd('migrate', uri='exec:cat > /dev/null')
-        console.expect('^done 0 failed')
-        self.assertEqual(vm.cmd('query-migrate')['status'], 'active')
-        self.cancel_migration(vm)
-
-
-GuestMemfdDevices.add_cases('aio', (
+DevicesTest.add_cases('aio', (
     ('aio_native', 'native'), ('aio_io_uring', 'io_uring')))
-GuestMemfdDevices.add_cases('vhost_user_refuses', (
+DevicesTest.add_cases('vhost_user_refuses', (
     ('vhost_user_refuses', VhostUserPeer.REPLY_ACK),
     ('vhost_user_refuses_silently', 0)))
-GuestMemfdDevices.add_cases('hotplug', [
-    (f'hotplug_{name}', machine) for name, machine in GuestMemfdDevices.MACHINES])
-
-if __name__ == '__main__':
-    GuestMemfdTest.main()

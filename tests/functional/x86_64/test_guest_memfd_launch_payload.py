@@ -144,7 +144,7 @@ class GuestMemfdLaunchPayload(PayloadTest):
 
     def test_snp_hashes(self):
         """The digest has the kernel's, as the tools of AMD's users compute it."""
-        files = [self.guest_file(name) for name in ('bzImage', 'guest-initramfs.cpio')]
+        files = [self.guest_file(name) for name in ('kernel', 'guest-initramfs.cpio')]
         vm, console = self.run_payload(
             'snp', 'launched,hashes=1', '-kernel', files[0], '-initrd', files[1],
             '-append', 'quiet', prop=',kernel-hashes=on')
