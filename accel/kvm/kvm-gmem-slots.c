@@ -54,6 +54,7 @@
 #include "kvm-gmem-attributes.h"
 #include "kvm-gmem-bind.h"
 #include "kvm-gmem-slots.h"
+#include "kvm-lock.h"
 #include "trace.h"
 
 /*
@@ -263,6 +264,7 @@ int kvm_gmem_end_dirty_log(const GuestMemfdBlock *block, uint64_t offset,
         /* An alias may be bound instead of one of them: choose anew. */
         kvm_gmem_commit(kml, true);
         accel_ioctl_inhibit_end();
+        kvm_lock_commit(kml);
     }
     for (i = 0; i < slots->len; i++) {
         if (!kvm_gmem_slot_is_bound(g_ptr_array_index(slots, i))) {
@@ -561,6 +563,7 @@ static void kvm_gmem_slots_reset(void *opaque)
                 kvm_slots_lock();
                 kvm_slot_update_flags(kml, slot,
                                       kvm_gmem_slot_wanted_flags(slot));
+                kvm_lock_commit(kml);
                 kvm_slots_unlock();
             }
         }
