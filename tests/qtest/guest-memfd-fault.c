@@ -16,6 +16,7 @@
  *              signal kicks the vCPU; and each part takes so long that this
  *              happens
  *   busy       as give-way, of what a request sleeps that waits for a page
+ *   lock       KVM_ENABLE_CAP that locks a memory slot
  *   drop       fallocate() of a guest_memfd
  *   hole       fallocate() of another file
  *   mincore    mincore()
@@ -32,6 +33,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include "accel/kvm/kvm-lock-uapi.h"
 
 /* More than GUEST_MEMFD_GIVE_WAY_AFTER_NS */
 static const struct timespec part_takes = { .tv_nsec = 3000000 };
@@ -98,6 +100,13 @@ int ioctl(int fd, unsigned long request, ...)
         }
         if (region->memory_size && (int)region->guest_memfd >= 0 && !error) {
             error = fault("slot");
+        }
+    } else if (request == KVM_ENABLE_CAP) {
+        const struct kvm_enable_cap *cap = arg;
+
+        if (cap->cap == KVM_CAP_ARM_LOCK_USER_MEMORY_REGION &&
+            cap->flags & KVM_ARM_LOCK_USER_MEMORY_REGION_FLAGS_LOCK) {
+            error = fault("lock");
         }
     } else if (_IOC_TYPE(request) == KVMIO &&
                _IOC_NR(request) == _IOC_NR(KVM_SET_MEMORY_ATTRIBUTES)) {

@@ -23,6 +23,8 @@ int main(int argc, char **argv)
     guest_memfd_test_add_untouched();
     guest_memfd_test_add_hotplug();
     guest_memfd_test_add_faults();
+    /* The last: it drops CAP_IPC_LOCK. */
+    guest_memfd_test_add_lock();
 
     ret = g_test_run();
 

@@ -14,6 +14,7 @@
 #include "qobject/qjson.h"
 #include "qobject/qlist.h"
 #include "guest-memfd/framework.h"
+#include "accel/kvm/kvm-lock-uapi.h"
 
 static const struct {
     unsigned need;
@@ -28,6 +29,8 @@ static const struct {
     { NEED_CACHESTAT, "the kernel has no cachestat()" },
     { NEED_PROTECTED, "KVM has no software-protected VMs" },
     { NEED_TCG, "this QEMU has no TCG" },
+    { NEED_LOCK, "KVM cannot lock guest memory" },
+    { NEED_NO_LOCK, "KVM can lock guest memory" },
 };
 
 static unsigned has;
@@ -87,6 +90,9 @@ static void probe(void)
             has |= NEED_PROTECTED;
         }
 #endif
+        has |= ioctl(vm, KVM_CHECK_EXTENSION,
+                     KVM_CAP_ARM_LOCK_USER_MEMORY_REGION) > 0 ? NEED_LOCK
+                                                              : NEED_NO_LOCK;
         close(vm);
     }
     if (kvm >= 0) {

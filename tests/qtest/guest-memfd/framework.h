@@ -36,6 +36,8 @@ enum {
     NEED_CACHESTAT = 1 << 6,
     NEED_PROTECTED = 1 << 7,
     NEED_TCG = 1 << 8,
+    NEED_LOCK = 1 << 9,
+    NEED_NO_LOCK = 1 << 10,
 };
 
 typedef struct Machine {

@@ -15,5 +15,6 @@ void guest_memfd_test_add_migration(void);
 void guest_memfd_test_add_untouched(void);
 void guest_memfd_test_add_hotplug(void);
 void guest_memfd_test_add_faults(void);
+void guest_memfd_test_add_lock(void);
 
 #endif
