@@ -33,11 +33,6 @@
 #include "system/ram-block-holes.h"
 #include "guest-memfd-file.h"
 
-static bool guest_memfd_query_has_file(const RAMBlock *rb)
-{
-    return guest_memfd_of(rb) || rb->flags & RAM_GUEST_MEMFD_MMAP;
-}
-
 /* The RAM block of a memory backend, unless that is no such or not in use */
 static RAMBlock *guest_memfd_query_block(Object *obj)
 {
@@ -99,7 +94,7 @@ static GuestMemfdInfo *guest_memfd_query_info(Object *obj, const RAMBlock *rb)
 
     info->id = g_strdup(object_get_canonical_path_component(obj));
     info->size = MEMORY_BACKEND(obj)->size;
-    if (!guest_memfd_query_has_file(rb)) {
+    if (guest_memfd_fd(rb) < 0) {
         info->mode = GUEST_MEMFD_MODE_NONE;
         return info;
     }
@@ -137,11 +132,10 @@ static int guest_memfd_query_object(Object *obj, void *opaque)
     GuestMemfdQuery *query = opaque;
     RAMBlock *rb = guest_memfd_query_block(obj);
 
-    if (rb && (query->all || guest_memfd_query_has_file(rb))) {
-        const bool has_file = guest_memfd_query_has_file(rb);
+    if (rb && (query->all || guest_memfd_fd(rb) >= 0)) {
         GuestMemfdQueryBlock b = {
             .backend = object_ref(obj),
-            .fd = has_file ? qemu_dup(guest_memfd_fd(rb)) : -1,
+            .fd = guest_memfd_fd(rb) >= 0 ? qemu_dup(guest_memfd_fd(rb)) : -1,
             .has_other = !(rb->flags & RAM_GUEST_MEMFD_MMAP),
             .shared_fd = -1,
             .shared_offset = rb->fd_offset,
@@ -464,7 +458,7 @@ static int guest_memfd_print(Object *obj, void *opaque)
     GuestMemfdSlotList *s;
     int slots = 0, bound = 0;
 
-    if (!rb || !guest_memfd_query_has_file(rb)) {
+    if (!rb || guest_memfd_fd(rb) < 0) {
         return 0;
     }
     info = guest_memfd_query_info(obj, rb);

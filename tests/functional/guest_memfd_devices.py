@@ -129,14 +129,19 @@ class DevicesTest(GuestMemfdTest):
                 console.run('rm /tmp/fill')
         self.assertEqual(self.info(vm, 'mem1')['allocated'], 0)
 
+    def random_disk(self, used, size):
+        """A disk that begins with random data; its file, and these"""
+        disk = self.scratch_file('disk.raw')
+        data = os.urandom(used)
+        with open(disk, 'wb') as file:
+            file.write(data)
+            file.truncate(size)
+        return disk, data
+
     def test_vhost_user_blk(self):
         """Another process reads and writes the guest's memory, by the fd."""
         mib = 4
-        disk = self.scratch_file('disk.raw')
-        data = os.urandom(mib * MIB)
-        with open(disk, 'wb') as file:
-            file.write(data)
-            file.truncate(4 * mib * MIB)
+        disk, data = self.random_disk(mib * MIB, 4 * mib * MIB)
         _, path = self.storage_daemon(disk)
         vm, console = self.start_linux(
             '-chardev', f'socket,id=vhost,path={path}',
@@ -159,11 +164,7 @@ class DevicesTest(GuestMemfdTest):
     def aio(self, kind):
         """The host's kernel reads and writes the guest's memory."""
         mib = 4
-        disk = self.scratch_file('disk.raw')
-        data = os.urandom(mib * MIB)
-        with open(disk, 'wb') as file:
-            file.write(data)
-            file.truncate(2 * mib * MIB)
+        disk, data = self.random_disk(mib * MIB, 2 * mib * MIB)
         vm, console = self.start_linux(
             '-blockdev', f'driver=file,node-name=disk,filename={disk},'
                          f'aio={kind},cache.direct=on',
