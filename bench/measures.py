@@ -81,11 +81,9 @@ MEASURES = {
                              ('4 KiB', 'memfd', 'memfd THP')),
     'page conversion in place': ('Huge pages: instructions for a conversion of 4 KiB to shared',
                                  '2 MiB', ('4 KiB',)),
-    'lock faults': ('Memory that KVM locks on arm64: stage-2 faults as a guest loads a word of '
-                    'each page of 256 MiB, which the host has', 'lock=on', ('lock=off',)),
-    'lock instructions': ('Memory that KVM locks on arm64: instructions for that, to save the '
-                          'guest to a file, and to plug memory that the host has',
-                          'lock=on', ('lock=off',)),
+    'lock faults': ('Locked memory (arm64): stage-2 faults of a guest that loads a word of each '
+                    'page of 256 MiB', 'lock=on', ('lock=off',)),
+    'lock instructions': ('Locked memory (arm64): instructions', 'lock=on', ('lock=off',)),
     'boot': ('Boot of Linux to user space', 'guest_memfd', ('memfd',)),
     'prealloc': ('Preallocation of 1 GiB', 'guest_memfd', ('memfd', 'memset')),
 }
