@@ -77,7 +77,8 @@ MEASURES = {
                              ('4 KiB', 'memfd', 'memfd THP')),
     'page overhead in place': ('Huge pages: host memory for page tables and page cache',
                                '2 MiB', ('4 KiB', 'memfd', 'memfd THP')),
-    'page random in place': ('Huge pages: time for a word anywhere in 1 GiB', '2 MiB',
+    'page random in place': ('Huge pages: time for a word anywhere in 1 GiB, which says little '
+                             'where TCG emulates the TLB', '2 MiB',
                              ('4 KiB', 'memfd', 'memfd THP')),
     'page conversion in place': ('Huge pages: instructions for a conversion of 4 KiB to shared',
                                  '2 MiB', ('4 KiB',)),
