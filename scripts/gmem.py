@@ -1,6 +1,6 @@
 """What the project's Python programs share: where things are, how to talk, and
 how to start a QEMU with a monitor."""
-import contextlib, os, shlex, socket, subprocess, sys
+import contextlib, os, shlex, socket, subprocess, sys, time
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BUILD = os.path.join(TOP, 'build')
@@ -68,12 +68,27 @@ class Machine:
         # pylint: disable=import-outside-toplevel,import-error
         from qemu.qmp.legacy import QEMUMonitorProtocol
         self.monitor = QEMUMonitorProtocol(ours)
+        ours.settimeout(60)
         try:
+            ours.recv(1, socket.MSG_PEEK)   # QEMU greets, or has ended
             self.monitor.connect()
         except Exception:   # pylint: disable=broad-except
             self.process.kill()
             die('QEMU did not start: its message is above')
         self.cmd = self.monitor.cmd
+
+    def wait_migrated(self):
+        """Until the migration that it sends, or receives, is completed"""
+        while (status := self.cmd('query-migrate').get('status')) != 'completed':
+            if status == 'failed':
+                die(f'a migration failed: {self.cmd("query-migrate")}')
+            time.sleep(0.005)
+
+    def vcpu_stat(self, name):
+        """One that KVM counts, of the only vCPU"""
+        [vcpu] = self.cmd('query-stats', target='vcpu',
+                          providers=[{'provider': 'kvm', 'names': [name]}])
+        return vcpu['stats'][0]['value']
 
     def __enter__(self):
         return self

@@ -365,6 +365,20 @@ static const uint32_t touch[] = {
     0x17fffff9,         /*       b start */
 };
 
+/* As start(), with touch[] for firmware */
+static QTestState *start_touch(const char *type, const char *extra)
+{
+    g_autofree char *path = g_strdup_printf("%s/touch.bin", tmpdir);
+    g_autofree char *args = g_strdup_printf("-bios %s %s", path, extra);
+    QTestState *qts;
+
+    g_assert_true(g_file_set_contents(path, (const char *)touch, sizeof(touch),
+                                      NULL));
+    qts = start(type, args);
+    unlink(path);
+    return qts;
+}
+
 static void wait_passes(QTestState *qts, unsigned passes)
 {
     uint64_t first = qtest_readq(qts, LAST_PAGE);
@@ -399,25 +413,21 @@ static uint64_t faults(QTestState *qts)
 static void test_faults(const void *opaque)
 {
     int i = GPOINTER_TO_INT(opaque);
-    g_autofree char *path = g_strdup_printf("%s/touch.bin", tmpdir);
-    g_autofree char *args = g_strdup_printf("-bios %s", path);
     g_autofree char *unlocked = g_strndup(types[i].type, strlen(types[i].type) -
                                           strlen(",lock=on"));
     const unsigned pages = RAM_SIZE / qemu_real_host_page_size();
     uint64_t before;
     QTestState *qts;
 
-    g_assert_true(g_file_set_contents(path, (const char *)touch, sizeof(touch),
-                                      NULL));
     /* The control; transparent huge pages leave fewer faults. */
-    qts = start(unlocked, args);
+    qts = start_touch(unlocked, "");
     wait_passes(qts, 2);
     before = faults(qts);
     g_test_message("%s: %" PRIu64 " faults", unlocked, before);
     g_assert_cmpuint(before, >=, RAM_SIZE / (2 * MiB));
     qtest_quit(qts);
 
-    qts = start(types[i].type, args);
+    qts = start_touch(types[i].type, "");
     wait_passes(qts, 2);
     before = faults(qts);
     g_test_message("%s: %" PRIu64 " faults", types[i].type, before);
@@ -439,7 +449,6 @@ static void test_faults(const void *opaque)
     wait_passes(qts, 3);
     g_assert_cmpuint(faults(qts), <, before + 8);
     qtest_quit(qts);
-    unlink(path);
 }
 
 /* Poisoned memory */
@@ -461,7 +470,7 @@ static void fw_cfg_read(QTestState *qts, void *data, size_t size)
 /* What firmware does: writes 8 bytes to the file @name. */
 static void fw_cfg_write_file(QTestState *qts, const char *name, uint64_t value)
 {
-    const uint64_t buffer = ram_start() + 64;   /* touch[] leaves this */
+    const uint64_t buffer = ram_start() + 64;   /* not what touch[] counts in */
     FWCfgDmaAccess access = {
         .length = cpu_to_be32(sizeof(value)),
         .address = cpu_to_be64(buffer + sizeof(access)),
@@ -515,8 +524,6 @@ static void test_poisoned(const void *opaque)
     static const char offline[] =
         "/sys/devices/system/memory/hard_offline_page";
     int i = GPOINTER_TO_INT(opaque);
-    g_autofree char *path = g_strdup_printf("%s/touch.bin", tmpdir);
-    g_autofree char *args = g_strdup_printf("-machine ras=on -bios %s", path);
     QTestState *qts;
     uint64_t before;
     FILE *file;
@@ -525,9 +532,7 @@ static void test_poisoned(const void *opaque)
         g_test_skip("the kernel has no CONFIG_MEMORY_FAILURE");
         return;
     }
-    g_assert_true(g_file_set_contents(path, (const char *)touch, sizeof(touch),
-                                      NULL));
-    qts = start(types[i].type, args);
+    qts = start_touch(types[i].type, "-machine ras=on");
     /* QEMU only keeps poisoned pages in mind for firmware with ACPI. */
     fw_cfg_write_file(qts, "etc/acpi_table_hest_addr", ram_start());
     wait_passes(qts, 2);
@@ -548,7 +553,6 @@ static void test_poisoned(const void *opaque)
     wait_passes(qts, 2);
     g_assert_cmpuint(faults(qts), ==, before);
     qtest_quit(qts);
-    unlink(path);
 }
 
 static void add_dimm(QTestState *qts, const char *id, const char *memdev)
