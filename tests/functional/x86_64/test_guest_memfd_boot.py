@@ -8,6 +8,8 @@
 
 import os
 
+from qemu.qmp.legacy import QEMUMonitorProtocol
+
 import guest_memfd_boot as boot
 from guest_memfd import GuestMemfdTest, IS_LONG, MIB
 
@@ -53,6 +55,21 @@ class GuestMemfdBoot(boot.BootTest):
         vm.cmd('system_wakeup')
         console.expect('^done 0 failed')
         self.assert_bound(vm)
+
+    def test_negotiation(self):
+        """QMP's client connects while events come: the guest does nothing but reset."""
+        firmware = self.scratch_file('firmware')
+        with open(firmware, 'wb') as file:      # mov $0xfe,%al; out %al,$0x64; hlt
+            file.write(bytes.fromhex('b0fee664f4').ljust(16).rjust(64 * 1024, b'\0'))
+        path = os.path.join(self.socket_dir().name, 'qmp')
+        vm = self.machine_vm('vm', '-bios', firmware, '-qmp', f'unix:{path},server=on,wait=off',
+                             memory=32)
+        vm.launch()
+        for _ in range(20):
+            vm.event_wait('RESET')
+            with QEMUMonitorProtocol(path) as qmp:
+                qmp.connect()
+                self.assertTrue(qmp.cmd('query-status')['running'])
 
 
 GuestMemfdBoot.add_cases('boot', GuestMemfdBoot.BOOTS)
