@@ -359,7 +359,9 @@ class GuestMemfdTest(QemuSystemTest):
 
     def tearDown(self):
         ended = []
-        good = self._outcome.success    # a test that failed fails but once
+        result = self._outcome.result
+        # A test that failed fails but once.
+        good = self not in [test for test, _ in result.errors + result.failures]
         for name, vm in self._vms.items():
             try:
                 vm.shutdown(hard=not good)
