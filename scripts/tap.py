@@ -19,6 +19,8 @@ class Results:
     """What came out, and the programs that are still to run."""
 
     only_list = False   # say what would run, and run nothing
+    # Seconds since the epoch: what has not begun by then is skipped.
+    until = float(os.getenv('QEMU_TEST_GMEM_UNTIL', 'inf'))
 
     def __init__(self):
         self.passed = self.failed = self.skipped = 0
@@ -61,6 +63,9 @@ def run_tap(results, where, command, env=None, timeout=LIMIT):
     """One test program. A program that ends early, says nothing, or fails
     without a failed test counts as a failed test of its own, and so does each
     report of a sanitizer, whatever the test made of the program that wrote it."""
+    if time.time() > results.until:
+        results.add('skip', where, 'all', 'no time is left')
+        return
     log_path = os.path.join(LOGS, file_name(where) + '.log')
     done = failed = skipped = 0
     planned = None
