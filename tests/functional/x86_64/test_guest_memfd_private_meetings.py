@@ -23,7 +23,8 @@
 # After it QEMU runs, the guest finds its memory as it must be, QEMU takes the
 # same number of pages to be private, and they can be converted.  The first three
 # columns, rows with "long", and the columns in it run with QEMU_TEST_GMEM_LONG
-# alone: "last" begins as "some" does, and both it and "first" convert meanwhile.  "--counts" counts the cells.
+# alone: "last" begins as "some" does, and "last" and "first" convert meanwhile, as
+# "storm" does.  "--counts" counts the cells.
 
 import errno
 import os
@@ -39,6 +40,7 @@ from guest_memfd_operations import (
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 COLUMNS = 'nothing', 'some', 'storm', 'last', 'first'
+LONG_COLUMNS = COLUMNS[:3]
 CELL = re.compile(r'(?:see (?P<test>\S+): )?'
                   r'(?:untested: (?P<why>.+)|'
                   r'(?P<works>works)?(?:, guest (?P<errno>E\w+))?'
@@ -357,7 +359,7 @@ def cells():
 
 def takes_long(row, column):
     long = TABLE[row].get('long', False)
-    return column in ('nothing', 'some', 'storm') or (long if isinstance(long, bool) else column in long)
+    return column in LONG_COLUMNS or (long if isinstance(long, bool) else column in long)
 
 
 GuestMemfdPrivateMeetings.add_cases('meeting', [
