@@ -189,17 +189,18 @@ configure_qemu()
     configure qemu "$out" "$finish" "$(realpath -m --relative-to="$out" "$from")/configure" "$@"
 }
 
-# check_out DIR: have "pristine" in DIR, a worktree of the tree's own. It is moved there
-# rather than made anew: only what differs is then compiled.
+# check_out DIR [COMMIT]: have COMMIT, or "pristine", in DIR, a worktree of the tree's own. It
+# is moved there rather than made anew: only what differs is then compiled.
 check_out()
 {
+    local commit=${2:-pristine}
     git -C "$1" rev-parse -q --verify 'pristine^{commit}' >/dev/null 2>&1 || rm -rf "$1"
     git -C "$tree" worktree prune
     if [ -d "$1" ]; then
         git -C "$1" am --abort 2>/dev/null || true
-        stamp_git -C "$1" checkout -q -f --detach pristine
+        stamp_git -C "$1" checkout -q -f --detach "$commit"
     else
-        stamp_git -C "$tree" worktree add -q --detach "$1" pristine
+        stamp_git -C "$tree" worktree add -q --detach "$1" "$commit"
     fi
 }
 
