@@ -57,15 +57,16 @@ class GuestMemfdBoot(boot.BootTest):
         self.assert_bound(vm)
 
     def test_negotiation(self):
-        """QMP's client connects while events come: the guest does nothing but reset."""
+        """QMP's client connects while events come, some of them before the greeting."""
         firmware = self.scratch_file('firmware')
-        with open(firmware, 'wb') as file:      # mov $0xfe,%al; out %al,$0x64; hlt
+        # The guest does nothing but reset: mov $0xfe,%al; out %al,$0x64; hlt.
+        with open(firmware, 'wb') as file:
             file.write(bytes.fromhex('b0fee664f4').ljust(16).rjust(64 * 1024, b'\0'))
         path = os.path.join(self.socket_dir().name, 'qmp')
         vm = self.machine_vm('vm', '-bios', firmware, '-qmp', f'unix:{path},server=on,wait=off',
                              memory=32)
         vm.launch()
-        for _ in range(20):
+        for _ in range(60):
             vm.event_wait('RESET')
             with QEMUMonitorProtocol(path) as qmp:
                 qmp.connect()
