@@ -148,7 +148,7 @@ void doze(void)
     asm("mrs %0, cntfrq_el0" : "=r"(frequency));
     asm volatile("msr cntv_tval_el0, %0; msr cntv_ctl_el0, %1; isb; wfi;"
                  "msr cntv_ctl_el0, xzr"
-                 : : "r"(frequency / 500), "r"(1ULL) : "memory");
+                 : : "r"(frequency / 100), "r"(1ULL) : "memory");
 }
 
 /* What there is none of */

@@ -20,8 +20,8 @@ enum {                          /* the local APIC's registers */
 #define APIC_MASKED 0x10000
 #define DIVIDE_BY_1 0xb
 
-/* Two milliseconds, as KVM's and QEMU's timers have 1 GHz */
-#define DOZE_COUNT 2000000
+/* Ten milliseconds, as KVM's and QEMU's timers have 1 GHz */
+#define DOZE_COUNT 10000000
 
 enum {                          /* commands, to all processors but this one */
     OTHERS_FIXED = 0xc4000,
