@@ -31,12 +31,12 @@ class GuestMemfdPrivate(GuestMemfdPrivateTest):
                 'convert,base=80M,size=4K,private=0 dma,at=80M '
                 'dma,at=0x5001000,refused=1',
          GMEM, 1),
-        ('storm', f'storm,{AREA},{HOLE},show=1,count={8000 * LONG}', GMEM, 4),
-        ('storm_shadow', f'storm,{AREA},{HOLE},show=1,shadows=50,count={2000 * LONG}',
+        ('storm', f'storm,{AREA},{HOLE},show=1,count={4000 * LONG}', GMEM, 4),
+        ('storm_shadow', f'storm,{AREA},{HOLE},show=1,shadows=50,count={1000 * LONG}',
          GMEM, 4),
-        ('storm_ram', f'storm,{AREA},{HOLE},show=1,count={4000 * LONG}',
+        ('storm_ram', f'storm,{AREA},{HOLE},show=1,count={2000 * LONG}',
          'memory-backend-ram', 4),
-        ('fuzz', f'fuzz,{AREA},count={8000 * LONG}', GMEM, 4),
+        ('fuzz', f'fuzz,{AREA},count={4000 * LONG}', GMEM, 4),
     )
     LINUX = (('boot', GMEM), ('boot_ram', 'memory-backend-ram'))
     COSTS = (('cost', GMEM), ('cost_ram', 'memory-backend-ram'))
@@ -100,7 +100,7 @@ class GuestMemfdPrivate(GuestMemfdPrivateTest):
             payload='convert,base=96M,size=64M,private=1 '
                     'zero,base=96M,size=64M '
                     'convert,base=112M,size=32M,private=0 '
-                    'storm,base=64M,size=64M,base2=128M,size2=64M,show=1,count=3000')
+                    'storm,base=64M,size=64M,base2=128M,size2=64M,show=1,count=1500')
         console.expect('^done 0 failed')
         self.compare_views(vm, 'node0', 'node1')
         for backend in 'node0', 'node1':
