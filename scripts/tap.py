@@ -1,5 +1,5 @@
 """Runs test programs that speak TAP, several side by side, and counts their tests."""
-import concurrent.futures, glob, os, re, shlex, subprocess, threading, time
+import collections, concurrent.futures, glob, os, re, shlex, subprocess, threading, time
 
 from gmem import BUILD, TOP
 
@@ -46,13 +46,33 @@ class Results:
         self.later.append(args)
 
     def run_all(self):
+        """As many at once as there are processors, but only one lab that emulates several: in
+        two of them, processors would wait for others that do not run."""
         if self.only_list:
             for where, command, *_ in self.later:
                 print(f'{where}: {shlex.join(command)}')
             return
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            for done in [pool.submit(run_tap, self, *args) for args in self.later]:
+        # The ends have what takes longest.
+        several = [args for args in self.later if has_several_processors(args[1])]
+        others = [args for args in self.later if not has_several_processors(args[1])]
+        queue = collections.deque(several + others[::-1])
+
+        def work(take):
+            while True:
+                try:
+                    args = take()
+                except IndexError:
+                    return
+                run_tap(self, *args)
+
+        takes = [queue.popleft] + [queue.pop] * (os.cpu_count() - 1)
+        with concurrent.futures.ThreadPoolExecutor(len(takes)) as pool:
+            for done in [pool.submit(work, take) for take in takes]:
                 done.result()
+
+
+def has_several_processors(command):
+    return any(re.match('--smp=(?!1$)', argument) for argument in command)
 
 
 def file_name(where):
