@@ -21,11 +21,12 @@ class DevicesTest(GuestMemfdTest):
     @staticmethod
     def fill(console, megabytes):
         """Has the guest use memory, and check what it wrote."""
-        console.run('mount -o remount,size=1G /tmp; '
-                    'dd if=/dev/urandom of=/tmp/piece bs=1M count=4')
-        pieces = f'for i in $(seq {megabytes // 4}); do cat /tmp/piece; done'
-        console.run(f'{pieces} > /tmp/fill')
-        console.run(f'[ "$(md5sum < /tmp/fill)" = "$({pieces} | md5sum)" ]')
+        console.run('mount -o remount,size=1G /tmp; seq 170000 | head -c 1048576 > /tmp/part; '
+                    'for i in 1 2 3 4; do cat /tmp/part; done > /tmp/piece')
+        console.run(f'for i in $(seq {megabytes // 4}); do cat /tmp/piece; done > /tmp/fill')
+        part = ''.join(f'{number}\n' for number in range(1, 170001)).encode()[:MIB]
+        digest = hashlib.md5(part * megabytes).hexdigest()
+        console.run(f'[ "$(md5sum < /tmp/fill)" = "{digest}  -" ]')
 
     @staticmethod
     def host_free():
@@ -92,21 +93,21 @@ class DevicesTest(GuestMemfdTest):
 
     def test_balloon(self):
         """What the guest gives to the balloon, the host gets."""
-        vm, console = self.start_linux('-device', 'virtio-balloon-pci')
-        self.fill(console, 160)
+        vm, console = self.start_linux('-device', 'virtio-balloon-pci', memory=192)
+        self.fill(console, 104)
         console.run('rm /tmp/fill')
         full = self.info(vm)['allocated']
-        self.assertGreater(full, 160 * MIB)
+        self.assertGreater(full, 104 * MIB)
 
-        for size in 96 * MIB, 256 * MIB:
+        for size in 96 * MIB, 192 * MIB:
             vm.cmd('balloon', value=size)
             self.wait_for(f'the balloon leaves {size} bytes', lambda size=size:
                           vm.cmd('query-balloon')['actual'] == size)
             self.assert_bound(vm)
             if size == 96 * MIB:
                 self.assertLessEqual(self.info(vm)['allocated'], 100 * MIB)
-        self.fill(console, 160)
-        self.assertGreater(self.info(vm)['allocated'], 160 * MIB)
+        self.fill(console, 104)
+        self.assertGreater(self.info(vm)['allocated'], 104 * MIB)
 
     def test_virtio_mem(self):
         """Plugs and unplugs parts of a backend."""
@@ -116,7 +117,7 @@ class DevicesTest(GuestMemfdTest):
             '-device', 'virtio-mem-pci,id=vmem,memdev=mem1,requested-size=0',
             memory=128)
         before = console.number(MEMTOTAL)
-        for size in 64 * MIB, 128 * MIB, 0, 128 * MIB, 0:
+        for size in 64 * MIB, 128 * MIB, 0, 64 * MIB, 0:
             vm.cmd('qom-set', path='vmem', property='requested-size', value=size)
             self.wait_for(f'virtio-mem has {size}', lambda size=size: vm.cmd(
                 'qom-get', path='vmem', property='size') == size)
