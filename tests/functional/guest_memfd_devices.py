@@ -117,7 +117,7 @@ class DevicesTest(GuestMemfdTest):
             '-device', 'virtio-mem-pci,id=vmem,memdev=mem1,requested-size=0',
             memory=128)
         before = console.number(MEMTOTAL)
-        for size in 64 * MIB, 128 * MIB, 0, 64 * MIB, 0:
+        for size in 64 * MIB, 128 * MIB, 0, 128 * MIB, 0:
             vm.cmd('qom-set', path='vmem', property='requested-size', value=size)
             self.wait_for(f'virtio-mem has {size}', lambda size=size: vm.cmd(
                 'qom-get', path='vmem', property='size') == size)

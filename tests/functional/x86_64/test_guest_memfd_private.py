@@ -15,6 +15,7 @@ from guest_memfd import GuestMemfdPrivateTest, IS_LONG, LONG, MIB
 GMEM = 'memory-backend-guest-memfd'
 AREA = 'base=64M,size=64M'
 HOLE = 'hole=3G,holesize=16M'
+ROUNDS = 8000 * LONG if IS_LONG else 4000      # of a storm
 
 
 class GuestMemfdPrivate(GuestMemfdPrivateTest):
@@ -31,12 +32,12 @@ class GuestMemfdPrivate(GuestMemfdPrivateTest):
                 'convert,base=80M,size=4K,private=0 dma,at=80M '
                 'dma,at=0x5001000,refused=1',
          GMEM, 1),
-        ('storm', f'storm,{AREA},{HOLE},show=1,count={4000 * LONG}', GMEM, 4),
-        ('storm_shadow', f'storm,{AREA},{HOLE},show=1,shadows=50,count={1000 * LONG}',
+        ('storm', f'storm,{AREA},{HOLE},show=1,count={ROUNDS}', GMEM, 4),
+        ('storm_shadow', f'storm,{AREA},{HOLE},show=1,shadows=50,count={ROUNDS // 4}',
          GMEM, 4),
-        ('storm_ram', f'storm,{AREA},{HOLE},show=1,count={2000 * LONG}',
+        ('storm_ram', f'storm,{AREA},{HOLE},show=1,count={ROUNDS // 2}',
          'memory-backend-ram', 4),
-        ('fuzz', f'fuzz,{AREA},count={4000 * LONG}', GMEM, 4),
+        ('fuzz', f'fuzz,{AREA},count={ROUNDS}', GMEM, 4),
     )
     LINUX = (('boot', GMEM), ('boot_ram', 'memory-backend-ram'))
     COSTS = (('cost', GMEM), ('cost_ram', 'memory-backend-ram'))
@@ -100,7 +101,8 @@ class GuestMemfdPrivate(GuestMemfdPrivateTest):
             payload='convert,base=96M,size=64M,private=1 '
                     'zero,base=96M,size=64M '
                     'convert,base=112M,size=32M,private=0 '
-                    'storm,base=64M,size=64M,base2=128M,size2=64M,show=1,count=1500')
+                    'storm,base=64M,size=64M,base2=128M,size2=64M,show=1,'
+                    f'count={3000 if IS_LONG else 1500}')
         console.expect('^done 0 failed')
         self.compare_views(vm, 'node0', 'node1')
         for backend in 'node0', 'node1':

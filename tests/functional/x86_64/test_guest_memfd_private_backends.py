@@ -262,9 +262,10 @@ class GuestMemfdPrivateBackends(GuestMemfdPrivateTest):
         self.assert_nothing_logged(vm)
 
 
-GuestMemfdPrivateBackends.add_cases('work', (
-    ('mem_lock_on', 'on'),
-    *((('mem_lock_off', 'off'), ('mem_lock_on_fault', 'on-fault')) if IS_LONG else ())))
+GuestMemfdPrivateBackends.add_cases('work', [('mem_lock_on', 'on')])
+if IS_LONG:
+    GuestMemfdPrivateBackends.add_cases('work', (
+        ('mem_lock_off', 'off'), ('mem_lock_on_fault', 'on-fault')))
 GuestMemfdPrivateBackends.add_cases('main_memory', GuestMemfdPrivateBackends.MAIN)
 
 if __name__ == '__main__':
